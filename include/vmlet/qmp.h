@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libqmp: a client for QEMU's machine protocol (docs/interop/qmp-spec) on an sd-event loop. Never blocks.
+ *
+ * Threads: a client belongs to the thread of its loop. Several clients can share one loop.
+ * Ownership: JSON arguments and fds given to a call are consumed on every path, also when it fails. JSON handed to a
+ * callback is borrowed; take a reference to keep it. Callbacks may call any function here, and may free the client.
+ * Errors: functions return 0 or a negative errno; a failed command reaches its callback as `struct error` with code
+ * ERROR_QMP and QEMU's class (error_qmp_class()), ERROR_CONNECTION when the monitor is gone, ERROR_TIMED_OUT,
+ * ERROR_CANCELLED. Times are microseconds.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+struct error;
+struct qmp_client;
+
+enum qmp_state {
+    QMP_GREETING,    /* connected, QEMU's greeting has not come yet */
+    QMP_NEGOTIATING, /* qmp_capabilities sent */
+    QMP_RUNNING,
+    QMP_DISCONNECTED, /* final */
+};
+
+/* The answer to one command: exactly one of `result` and `error` is not NULL. */
+typedef void (*qmp_reply_fn)(struct qmp_client *client, json_t *result, const struct error *error, void *userdata);
+/* An event: its name, its "data" (an empty object when QEMU sent none), its time in microseconds since the epoch. */
+typedef void (*qmp_event_fn)(struct qmp_client *client, const char *name, json_t *data, uint64_t timestamp_usec,
+                             void *userdata);
+/* The state changed. For QMP_DISCONNECTED `error` says why; every pending call has failed before. */
+typedef void (*qmp_state_fn)(struct qmp_client *client, enum qmp_state state, const struct error *error,
+                             void *userdata);
+
+/* Takes a connected stream socket (closed by the client). Calls may be queued at once: they are sent after the
+ * handshake. priority: of the loop's sources, SD_EVENT_PRIORITY_NORMAL is usual. */
+int qmp_client_new(sd_event *event, int fd, struct qmp_client **ret);
+/* Every pending callback is called with ERROR_CANCELLED. NULL is allowed. */
+void qmp_client_free(struct qmp_client *client);
+static inline void qmp_client_freep(struct qmp_client **client)
+{
+    qmp_client_free(*client);
+    *client = NULL;
+}
+
+void qmp_client_set_event_handler(struct qmp_client *client, qmp_event_fn handler, void *userdata);
+void qmp_client_set_state_handler(struct qmp_client *client, qmp_state_fn handler, void *userdata);
+enum qmp_state qmp_client_get_state(const struct qmp_client *client);
+/* The greeting's "QMP" object, borrowed; NULL before it came. */
+json_t *qmp_client_get_greeting(const struct qmp_client *client);
+/* QEMU's version as 1000000 * major + 1000 * minor + micro; 0 before the greeting. */
+unsigned qmp_client_get_version(const struct qmp_client *client);
+/* Commands sent so far, with the handshake. */
+uint64_t qmp_client_count_commands(const struct qmp_client *client);
+
+struct qmp_call {
+    const char *command;
+    json_t *arguments; /* an object, or NULL; consumed */
+    const int *fds;    /* sent with the command (getfd, add-fd); consumed */
+    size_t n_fds;
+    uint64_t timeout_usec; /* 0: the table's default for the command; UINT64_MAX: none */
+    bool out_of_band;      /* exec-oob; -EOPNOTSUPP to the callback if the monitor has no oob */
+    /* The command is complete only when this event has come, with data[event_key] equal to event_value:
+     * device_del ends at DEVICE_DELETED with device == id. The result is then the event's data. */
+    const char *until_event, *event_key, *event_value;
+    qmp_reply_fn callback; /* may be NULL */
+    void *userdata;
+};
+
+/* Queues one command. ret_id (may be NULL) names it for qmp_client_cancel(). On a negative return the callback is not
+ * called. A cancelled or timed-out call's late reply is swallowed. */
+int qmp_client_call(struct qmp_client *client, const struct qmp_call *call, uint64_t *ret_id);
+/* Calls the callback with ERROR_CANCELLED now; -ENOENT if there is no such call. */
+int qmp_client_cancel(struct qmp_client *client, uint64_t id);
+
+/* Shorthand: no fds, default deadline. */
+int qmp_client_invoke(struct qmp_client *client, const char *command, json_t *arguments, qmp_reply_fn callback,
+                      void *userdata);
+
+/* ---- guest agent ----------------------------------------------------------------------------------------------- */
+
+/*
+ * The guest agent's protocol (docs/interop/qemu-ga): no greeting, no ids, one command at a time, resynchronised by
+ * guest-sync-delimited and 0xFF whenever the channel was (re-)opened or an answer failed to come.
+ */
+struct qga_client;
+typedef void (*qga_reply_fn)(struct qga_client *agent, json_t *result, const struct error *error, void *userdata);
+
+/* Takes a connected stream socket to the agent's chardev. */
+int qga_client_new(sd_event *event, int fd, struct qga_client **ret);
+void qga_client_free(struct qga_client *agent);
+static inline void qga_client_freep(struct qga_client **agent)
+{
+    qga_client_free(*agent);
+    *agent = NULL;
+}
+/* Queues a command; arguments consumed. timeout_usec 0: the table's default. Commands that do not answer on success
+ * (guest-shutdown, guest-suspend-*) complete with a JSON null once sent and the channel took them. */
+int qga_client_call(struct qga_client *agent, const char *command, json_t *arguments, uint64_t timeout_usec,
+                    qga_reply_fn callback, void *userdata);
+/* The channel was closed or opened in the guest (VSERPORT_CHANGE): pending calls fail; the next one synchronises. */
+void qga_client_reset(struct qga_client *agent);
+
+/* guest-exec to its end. The callback gets {"exitcode": N, "signal"?: N, "out": "…", "err": "…"}: decoded from base64,
+ * bytes that are not UTF-8 replaced by U+FFFD, "out-truncated"/"err-truncated" if the agent says so. */
+int qga_client_exec(struct qga_client *agent, const char *path, json_t *arguments, const char *input,
+                    uint64_t timeout_usec, qga_reply_fn callback, void *userdata);

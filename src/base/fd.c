@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/fd.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/limits.h"
+
+int fd_close(int fd)
+{
+    int saved = errno;
+
+    if (fd >= 0)
+        close(fd);
+    errno = saved;
+    return -EBADF;
+}
+
+int fd_write_all(int fd, const void *data, size_t length)
+{
+    const char *p = data;
+
+    while (length > 0) {
+        ssize_t n = write(fd, p, length);
+
+        if (n < 0) {
+            if (errno == EINTR)
+                continue;
+            return -errno;
+        }
+        p += n;
+        length -= (size_t)n;
+    }
+    return 0;
+}
+
+int fd_read_all(int fd, size_t limit, char **ret_data, size_t *ret_length)
+{
+    _cleanup_free_ char *data = NULL;
+    size_t length = 0, allocated = 0;
+
+    for (;;) {
+        ssize_t n;
+
+        if (allocated - length < 2) {
+            size_t size = MIN(MAX(allocated * 2, (size_t)8192), limit + 2);
+            char *more;
+
+            if (size <= allocated)
+                return -EFBIG;
+            more = realloc(data, size);
+            if (!more)
+                return -ENOMEM;
+            data = more;
+            allocated = size;
+        }
+        n = read(fd, data + length, allocated - length - 1);
+        if (n < 0) {
+            if (errno == EINTR)
+                continue;
+            return -errno;
+        }
+        if (n == 0)
+            break;
+        length += (size_t)n;
+        if (length > limit)
+            return -EFBIG;
+    }
+    data[length] = '\0';
+    *ret_data = TAKE_PTR(data);
+    if (ret_length)
+        *ret_length = length;
+    return 0;
+}
+
+int file_read(const char *path, size_t limit, char **ret_data, size_t *ret_length, struct error **ret_error)
+{
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    int r;
+
+    if (fd < 0)
+        return error_errno(ret_error, errno, "cannot open %s", path);
+    r = fd_read_all(fd, limit, ret_data, ret_length);
+    if (r == -EFBIG)
+        return error_set(ret_error, ERROR_LIMIT, EFBIG, "%s is larger than %zu bytes", path, limit);
+    if (r < 0)
+        return error_errno(ret_error, r, "cannot read %s", path);
+    return 0;
+}
+
+int file_write_atomic(const char *path, const void *data, size_t length, mode_t mode, struct error **ret_error)
+{
+    _cleanup_free_ char *temporary = NULL;
+    _cleanup_close_ int fd = -EBADF;
+    int r;
+
+    if (asprintf(&temporary, "%s.%d.staging", path, (int)getpid()) < 0) {
+        temporary = NULL;
+        return error_oom(ret_error);
+    }
+    fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
+    if (fd < 0)
+        return error_errno(ret_error, errno, "cannot create %s", temporary);
+    r = fd_write_all(fd, data, length);
+    if (r == 0 && fsync(fd) < 0)
+        r = -errno;
+    if (r == 0 && rename(temporary, path) < 0)
+        r = -errno;
+    if (r < 0) {
+        unlink(temporary);
+        return error_errno(ret_error, r, "cannot write %s", path);
+    }
+    return 0;
+}
+
+int fd_set_nonblocking(int fd, bool nonblocking)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    if (flags < 0)
+        return -errno;
+    flags = nonblocking ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
+    return fcntl(fd, F_SETFL, flags) < 0 ? -errno : 0;
+}
+
+int fd_set_cloexec(int fd, bool cloexec)
+{
+    int flags = fcntl(fd, F_GETFD);
+
+    if (flags < 0)
+        return -errno;
+    flags = cloexec ? flags | FD_CLOEXEC : flags & ~FD_CLOEXEC;
+    return fcntl(fd, F_SETFD, flags) < 0 ? -errno : 0;
+}
+
+static int unix_address(const char *path, struct sockaddr_un *ret_address, struct error **ret_error)
+{
+    size_t length = strlen(path);
+
+    *ret_address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (length == 0 || length > LIMIT_UNIX_PATH)
+        return error_set(ret_error, ERROR_BAD_ARGUMENT, ENAMETOOLONG,
+                         "the socket path %s is %zu bytes long (at most %u fit into a unix address)", path, length,
+                         LIMIT_UNIX_PATH);
+    memcpy(ret_address->sun_path, path, length);
+    return 0;
+}
+
+int unix_connect(const char *path, int *ret_fd, struct error **ret_error)
+{
+    _cleanup_close_ int fd = -EBADF;
+    struct sockaddr_un address;
+    int r;
+
+    r = unix_address(path, &address, ret_error);
+    if (r < 0)
+        return r;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return error_errno(ret_error, errno, "cannot create a unix socket");
+    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
+        int err = errno;
+
+        return error_set(ret_error, err == ENOENT || err == ECONNREFUSED ? ERROR_CONNECTION : ERROR_SYSTEM, err,
+                         "cannot connect to %s: %s", path, strerror(err));
+    }
+    *ret_fd = TAKE_FD(fd);
+    return 0;
+}
+
+int unix_listen(const char *path, mode_t mode, int backlog, int *ret_fd, struct error **ret_error)
+{
+    _cleanup_close_ int fd = -EBADF;
+    struct sockaddr_un address;
+    mode_t old_mask;
+    int r;
+
+    r = unix_address(path, &address, ret_error);
+    if (r < 0)
+        return r;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return error_errno(ret_error, errno, "cannot create a unix socket");
+    for (int attempt = 0;; attempt++) {
+        /* the mask makes the file private from its first moment; a chmod afterwards would leave a window */
+        old_mask = umask(0777 & ~mode);
+        r = bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ? -errno : 0;
+        umask(old_mask);
+        if (r == 0)
+            break;
+        if (r == -EADDRINUSE && attempt == 0) {
+            _cleanup_close_ int probe = -EBADF;
+            int c = unix_connect(path, &probe, NULL);
+
+            if (c == -ECONNREFUSED && unlink(path) == 0)
+                continue;
+            return error_set(ret_error, ERROR_ALREADY_EXISTS, EADDRINUSE,
+                             c == 0 ? "another process already listens on %s" : "%s exists and is not a stale socket",
+                             path);
+        }
+        return error_errno(ret_error, r, "cannot bind %s", path);
+    }
+    if (listen(fd, backlog) < 0) {
+        r = -errno;
+        unlink(path);
+        return error_errno(ret_error, r, "cannot listen on %s", path);
+    }
+    *ret_fd = TAKE_FD(fd);
+    return 0;
+}
+
+int unix_accept(int listen_fd)
+{
+    for (;;) {
+        int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+        if (fd >= 0)
+            return fd;
+        if (errno != EINTR && errno != ECONNABORTED)
+            return -errno;
+    }
+}
+
+int mkdir_parents(const char *path, mode_t mode, struct error **ret_error)
+{
+    _cleanup_free_ char *copy = strdup(path);
+
+    if (!copy)
+        return error_oom(ret_error);
+    for (char *p = copy + 1;; p++) {
+        char c = *p;
+
+        if (c != '/' && c != '\0')
+            continue;
+        *p = '\0';
+        if (mkdir(copy, mode) < 0 && errno != EEXIST) {
+            int err = errno;
+            struct stat st;
+
+            /* a parent on a read-only file system answers EROFS though it exists */
+            if (stat(copy, &st) < 0 || !S_ISDIR(st.st_mode))
+                return error_errno(ret_error, err, "cannot create the directory %s", copy);
+        }
+        if (c == '\0')
+            return 0;
+        *p = c;
+    }
+}
+
+static int remove_below(int parent, const char *name)
+{
+    _cleanup_close_ int fd = -EBADF;
+    struct dirent *entry;
+    DIR *dir;
+    int r = 0;
+
+    if (unlinkat(parent, name, 0) == 0 || errno == ENOENT)
+        return 0;
+    if (errno != EISDIR && errno != EPERM)
+        return -errno;
+    fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT ? 0 : -errno;
+    dir = fdopendir(fd);
+    if (!dir)
+        return -errno;
+    (void)TAKE_FD(fd); /* dir owns it now */
+    while ((entry = readdir(dir))) {
+        if (streq(entry->d_name, ".") || streq(entry->d_name, ".."))
+            continue;
+        int n = remove_below(dirfd(dir), entry->d_name);
+        if (n < 0 && r == 0)
+            r = n;
+    }
+    closedir(dir);
+    if (unlinkat(parent, name, AT_REMOVEDIR) < 0 && errno != ENOENT && r == 0)
+        r = -errno;
+    return r;
+}
+
+int remove_tree(const char *path)
+{
+    return remove_below(AT_FDCWD, path);
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* File descriptors: always close-on-exec, -EBADF when empty, one owner. */
+#pragma once
+
+#include <sys/types.h>
+
+#include "base/error.h"
+#include "base/util.h"
+
+/* Closes fd unless it is negative; returns -EBADF, so that `fd = fd_close(fd)` leaves no stale number. Keeps errno. */
+int fd_close(int fd);
+
+static inline void fd_closep(int *fd)
+{
+    *fd = fd_close(*fd);
+}
+
+#define _cleanup_close_ _cleanup_(fd_closep)
+
+#define TAKE_FD(fd)                                                                                                    \
+    ({                                                                                                                 \
+        int *take_fd_ = &(fd);                                                                                         \
+        int taken_fd_ = *take_fd_;                                                                                     \
+        *take_fd_ = -EBADF;                                                                                            \
+        taken_fd_;                                                                                                     \
+    })
+
+/* Writes all of it to a blocking fd. */
+int fd_write_all(int fd, const void *data, size_t length);
+/* Reads a whole file of at most `limit` bytes (else -EFBIG) into a NUL-terminated buffer that the caller frees. */
+int fd_read_all(int fd, size_t limit, char **ret_data, size_t *ret_length);
+int file_read(const char *path, size_t limit, char **ret_data, size_t *ret_length, struct error **ret_error);
+/* Written aside, fsynced and renamed: a reader sees the old content or the new one. Mode as given. */
+int file_write_atomic(const char *path, const void *data, size_t length, mode_t mode, struct error **ret_error);
+int fd_set_nonblocking(int fd, bool nonblocking);
+int fd_set_cloexec(int fd, bool cloexec);
+
+/*
+ * A listening unix stream socket, non-blocking, CLOEXEC. A file left by a dead server is replaced: the name is tried by
+ * a connect, and only "connection refused" counts as dead; -EADDRINUSE when somebody answers. `mode` is the file's.
+ */
+int unix_listen(const char *path, mode_t mode, int backlog, int *ret_fd, struct error **ret_error);
+/* Connects without blocking for long: a unix connect ends at once or fails (-EAGAIN: the backlog is full). */
+int unix_connect(const char *path, int *ret_fd, struct error **ret_error);
+/* Accepts one connection, non-blocking and CLOEXEC; the fd or a negative errno. */
+int unix_accept(int listen_fd);
+
+/* mkdir -p with the mode for what it makes. */
+int mkdir_parents(const char *path, mode_t mode, struct error **ret_error);
+/* rm -r that stays below path, does not follow symlinks, and is quiet about what is not there. */
+int remove_tree(const char *path);

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every limit on what others can make this project hold or wait for. Sizes are bytes, times are microseconds (usec). */
+#pragma once
+
+#define USEC_PER_MSEC 1000ULL
+#define USEC_PER_SEC  1000000ULL
+
+/* Manifests. */
+#define LIMIT_MANIFEST_BYTES   (4U * 1024 * 1024)
+#define LIMIT_MANIFEST_DEPTH   64U
+#define LIMIT_MANIFEST_NODES   200000U /* after aliases are expanded: what stops a "billion laughs" file */
+#define LIMIT_MANIFEST_ALIASES 1000U
+#define LIMIT_MANIFEST_FAULTS  100U /* reported in one run; the rest is only counted */
+
+/* Command server (JSON-RPC over a unix socket). */
+#define LIMIT_RPC_REQUEST_BYTES (4U * 1024 * 1024)
+#define LIMIT_RPC_REPLY_BYTES   (16U * 1024 * 1024)
+#define LIMIT_RPC_OUTPUT_BYTES  (32U * 1024 * 1024) /* queued for one client that does not read */
+#define LIMIT_RPC_NESTING       64U
+#define LIMIT_RPC_CLIENTS       32U
+#define LIMIT_RPC_PENDING       64U                 /* calls of one client that have no answer yet */
+#define LIMIT_RPC_LINE_USEC     (30 * USEC_PER_SEC) /* from the first byte of a request to its line end */
+
+/* QMP and guest agent. */
+#define LIMIT_QMP_MESSAGE_BYTES  (64U * 1024 * 1024)
+#define LIMIT_QMP_NESTING        128U
+#define LIMIT_QGA_MESSAGE_BYTES  (64U * 1024 * 1024)
+#define LIMIT_QEMU_STDERR_BYTES  (16U * 1024) /* the end of what QEMU wrote is kept for error texts */
+#define LIMIT_CHILD_OUTPUT_BYTES (1024U * 1024)
+
+/* Waiting for QEMU. All are multiplied by TCG_TIMEOUT_FACTOR where the guest is emulated. */
+#define TIMEOUT_QMP_GREETING_USEC (30 * USEC_PER_SEC)
+#define TIMEOUT_QEMU_TERM_USEC    (2 * USEC_PER_SEC) /* from SIGTERM to SIGKILL */
+#define TIMEOUT_QEMU_QUIT_USEC    (2 * USEC_PER_SEC) /* from `quit` to SIGTERM */
+#define TCG_TIMEOUT_FACTOR        10U
+
+/* Graceful stop: the ACPI button is pressed again at this interval, because a guest that boots can miss it. */
+#define SHUTDOWN_REPEAT_USEC         (5 * USEC_PER_SEC)
+#define DEFAULT_GRACE_PERIOD_SECONDS 30U
+
+/* Console. */
+#define LIMIT_CONSOLE_REPLAY_BYTES (256U * 1024)
+#define LIMIT_CONSOLE_QUEUE_BYTES  (1024U * 1024) /* a viewer that reads slower than this loses its connection */
+#define LIMIT_CONSOLE_VIEWERS      16U
+
+/* Events kept for subscribers that come back. */
+#define LIMIT_EVENT_RING 1024U
+
+/* A child that examines a foreign image or makes one (qemu-img). */
+#define LIMIT_IMAGE_CHECK_MEMORY_BYTES (2000ULL * 1024 * 1024) /* compat: disk-verification memory limit 2000Mi */
+#define LIMIT_IMAGE_CHECK_CPU_SECONDS  30U
+#define TIMEOUT_IMAGE_USEC             (60 * USEC_PER_SEC)
+
+#define LIMIT_UNIX_PATH 107U /* sun_path without its NUL, unix(7) */

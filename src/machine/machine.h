@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From a VMI and the facts of a host to a machine, and from the machine to QEMU's command line. Pure: no system call,
+ * no clock, no random number, so that a golden file can say what comes out.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include <vmlet/vmi.h>
+
+#include "base/error.h"
+#include "json/faults.h"
+
+enum machine_arch {
+    MACHINE_ARCH_X86_64,
+    MACHINE_ARCH_AARCH64,
+};
+
+enum machine_accel {
+    MACHINE_ACCEL_KVM,
+    MACHINE_ACCEL_TCG,
+};
+
+/* What one QEMU binary can do; read once per binary and cached. */
+struct qemu_caps {
+    unsigned version;      /* 1000000 * major + 1000 * minor + micro */
+    char *binary;          /* path */
+    char *const *devices;  /* sorted names of the device types it has; NULL: not known, assume all */
+    char *const *machines; /* sorted; NULL: not known */
+    char *const *objects;
+};
+
+/* Where a volume's content is, as src/storage found or made it. */
+struct machine_volume {
+    const char *volume; /* name in spec.volumes */
+    const char *path;
+    const char *format;                        /* "raw" or "qcow2" */
+    const char *backing_path, *backing_format; /* of an overlay, or NULL */
+    bool is_block_device;
+    bool read_only;
+    bool direct_io; /* O_DIRECT works on it */
+    bool preallocated;
+    unsigned logical_block, physical_block; /* for blockSize.matchVolume; 0: not known */
+};
+
+/* How an interface reaches the pod's network. */
+enum machine_net_kind {
+    MACHINE_NET_NONE, /* NIC without a peer: `--net none`, or the link is absent */
+    MACHINE_NET_USER,
+    MACHINE_NET_TAP,   /* opened by us (TUNSETIFF) and passed by fd; vhost too if vhost is set */
+    MACHINE_NET_PASST, /* stream socket of a passt process */
+};
+
+struct machine_nic {
+    const char *interface; /* name in spec.domain.devices.interfaces */
+    enum machine_net_kind kind;
+    const char *tap;         /* "tap0" */
+    const char *socket_path; /* passt */
+    const char *mac;         /* never NULL */
+    unsigned mtu;            /* 0: not told to the guest */
+    unsigned queues;         /* 1 and up */
+    bool vhost;
+};
+
+struct machine_host_device {
+    const char *name; /* of gpus[] or hostDevices[] */
+    enum { MACHINE_HOSTDEV_PCI, MACHINE_HOSTDEV_MDEV, MACHINE_HOSTDEV_USB } kind;
+    const char *address; /* "0000:3b:00.0", an mdev UUID, or "bus:device" */
+};
+
+/* All that is not in the manifest. Arrays are borrowed for the call. */
+struct machine_facts {
+    enum machine_arch arch;
+    enum machine_accel accel;
+    const struct qemu_caps *caps;
+    const char *private_dir;           /* of this VM: sockets, logs, NVRAM ("/var/run/kubevirt-private/<uid>") */
+    const char *firmware_dir;          /* --ovmf-path; NULL: look in known_firmware */
+    const char *const *known_firmware; /* NULL-terminated: the firmware files that exist on this host */
+    const struct machine_volume *volumes;
+    size_t n_volumes;
+    const struct machine_nic *nics;
+    size_t n_nics;
+    const struct machine_host_device *host_devices;
+    size_t n_host_devices;
+    const char *kernel, *initrd, *append; /* what -kernel, -initrd, -append get; NULL: none */
+    const char *ignition_path;
+    unsigned vsock_cid; /* 0: none assigned */
+    bool vnc;           /* false: no VNC socket even if the manifest has graphics (QEMU built without it) */
+    bool serial_log;    /* write virt-serial0-log */
+    bool firmware_log;  /* isa-debugcon to QEMUSeaBiosDebugPipe */
+};
+
+/* A fd that the QEMU process is to inherit under a fixed number. The domain opens it before the spawn. */
+enum machine_fd_kind {
+    MACHINE_FD_LISTEN,    /* a listening unix socket at `path` */
+    MACHINE_FD_LOG,       /* `path` opened O_APPEND|O_CREAT|O_WRONLY, 0600 */
+    MACHINE_FD_TAP,       /* queue `queue` of the tap device `path` */
+    MACHINE_FD_VHOST_NET, /* /dev/vhost-net */
+};
+
+/* The roles that the domain looks for among the listening sockets. */
+#define MACHINE_ROLE_QMP    "qmp"
+#define MACHINE_ROLE_AGENT  "agent"
+#define MACHINE_ROLE_SERIAL "serial"
+#define MACHINE_ROLE_LOG    "serial-log"
+
+struct machine_fd {
+    int number;
+    enum machine_fd_kind kind;
+    const char *role; /* one of MACHINE_ROLE_…, or NULL */
+    const char *path;
+    unsigned queue;
+};
+
+/* A process that must listen on `socket` before QEMU starts, and ends with it (swtpm, virtiofsd). */
+struct machine_helper {
+    const char *name; /* "swtpm" */
+    char *const *argv;
+    const char *socket;
+};
+
+/* One device or setting of the machine, for people and programs. */
+struct machine_item {
+    const char *path; /* "spec.domain.devices.disks[0]", or "" for what is always there */
+    const char *what; /* "disk rootdisk: virtio-blk, bootindex 1" */
+    const char *why;  /* "bus virtio in the manifest; cache none because O_DIRECT works on the file" */
+    const char *id;   /* QEMU's id, or NULL */
+};
+
+struct machine;
+
+/*
+ * Builds the machine. What the manifest asks for and this host or QEMU cannot do becomes faults (-EINVAL,
+ * ERROR_BAD_MANIFEST, or ERROR_HOST if the manifest is right and the host lacks it). *ret is the caller's.
+ */
+int machine_build(const struct vmi *vmi, const struct machine_facts *facts, struct machine **ret, struct faults *faults,
+                  struct error **ret_error);
+void machine_free(struct machine *machine);
+static inline void machine_freep(struct machine **machine)
+{
+    machine_free(*machine);
+    *machine = NULL;
+}
+
+/* All borrowed, living as long as the machine. argv[0] is the binary. */
+char *const *machine_get_argv(const struct machine *machine);
+const struct machine_fd *machine_get_fds(const struct machine *machine, size_t *ret_count);
+const struct machine_helper *machine_get_helpers(const struct machine *machine, size_t *ret_count);
+const struct machine_item *machine_get_items(const struct machine *machine, size_t *ret_count);
+/* NVRAM: copy `template` to `path` before the start unless path exists; NULL when there is none. */
+const char *machine_get_nvram(const struct machine *machine, const char **ret_template);
+/* The target name that the guest's disk has in KubeVirt's status ("vda", "sda"), or NULL. */
+const char *machine_disk_target(const struct machine *machine, const char *disk);
+/* {"name", "uuid", "arch", "accel", "machineType", "cpu": …, "devices": […], …}: a new reference. */
+json_t *machine_to_json(const struct machine *machine);

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From the volumes of a VMI to images that QEMU can open: where each is, what must be made before, and the making. */
+#pragma once
+
+#include <vmlet/vmi.h>
+
+#include "base/error.h"
+#include "json/faults.h"
+
+/* The directories of compat §4.1; each can stand elsewhere for `vmlet run`. All paths absolute. */
+struct storage_paths {
+    const char *private_dir;         /* /var/run/kubevirt-private */
+    const char *ephemeral_disk_dir;  /* /var/run/kubevirt-ephemeral-disks */
+    const char *container_disk_dir;  /* /var/run/kubevirt/container-disks */
+    const char *hotplug_disk_dir;    /* /var/run/kubevirt/hotplug-disks */
+    const char *empty_disk_dir;      /* /var/run/libvirt/empty-disks */
+    const char *service_account_dir; /* /var/run/secrets/kubernetes.io/serviceaccount */
+    const char *device_dir;          /* /dev: block PVCs are device_dir/<volume> */
+};
+
+extern const struct storage_paths storage_pod_paths;
+
+/* `--disk VOLUME=PATH`: a local file or block device in a volume's place. */
+struct storage_override {
+    const char *volume, *path;
+};
+
+struct storage_options {
+    struct storage_paths paths;
+    const struct storage_override *overrides;
+    size_t n_overrides;
+    const char *qemu_img; /* NULL: "qemu-img" from PATH */
+    bool outside_pod;     /* faults name the --disk flag that supplies a volume which cannot be had here */
+    unsigned owner_uid;   /* of files that are made; (unsigned)-1: leave */
+};
+
+enum storage_action {
+    STORAGE_USE,     /* there already; is examined */
+    STORAGE_OVERLAY, /* qcow2 over `backing_path` */
+    STORAGE_EMPTY,   /* empty qcow2 of `size` */
+    STORAGE_SPARSE,  /* sparse raw file of `size` (hostDisk DiskOrCreate) */
+    STORAGE_ISO,     /* made from the manifest or from mounted files */
+    STORAGE_METRICS, /* the downward metrics disk */
+};
+
+struct storage_volume {
+    const struct vmi_volume *volume;
+    enum storage_action action;
+    char *path, *format;
+    char *backing_path, *backing_format;
+    uint64_t size; /* virtual size in bytes; 0: not known */
+    bool is_block_device, read_only, direct_io, preallocated;
+    unsigned logical_block, physical_block;
+};
+
+struct storage;
+
+/* Decides, touches nothing: for `vmlet explain`, and as the first step of storage_prepare(). Only volumes that a disk
+ * or a file system uses are in it. */
+int storage_plan(const struct vmi *vmi, const struct storage_options *options, struct storage **ret,
+                 struct faults *faults, struct error **ret_error);
+/* Examines what is there (format by a limited `qemu-img info`, no backing file, no special file) and makes what is to
+ * be made, aside and renamed. Blocks: for start-up only. On failure what it made is removed. */
+int storage_prepare(struct storage *storage, struct error **ret_error);
+/* Removes what storage_prepare() made. */
+void storage_remove(struct storage *storage);
+void storage_free(struct storage *storage);
+static inline void storage_freep(struct storage **storage)
+{
+    storage_free(*storage);
+    *storage = NULL;
+}
+
+const struct storage_volume *storage_get_volumes(const struct storage *storage, size_t *ret_count);
