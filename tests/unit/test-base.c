@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "base/arena.h"
+#include "base/base64.h"
 #include "base/child.h"
 #include "base/error.h"
 #include "base/event.h"
@@ -67,6 +68,32 @@ static void test_strbuf(void **state)
     assert_string_equal(strbuf_text(&b), "\"a\\\"\\\\\\n\\u0001\xc3\xa9\\ufffd\"");
     strbuf_consume(&b, 2);
     assert_int_equal(b.data[0], '\\');
+}
+
+static void test_base64(void **state)
+{
+    static const struct {
+        const char *plain, *coded;
+    } good[] = {{"", ""},        {"f", "Zg=="},        {"fo", "Zm8="},
+                {"foo", "Zm9v"}, {"foob", "Zm9vYg=="}, {"\xff\xfe\xfd", "//79"}};
+    static const char *const bad[] = {"Z", "Zg", "Zg=", "Zg===", "=Zg=", "Zg==Zg==", "Zm9v!", "Z g=x", "===="};
+    char *data;
+    size_t n;
+
+    for (size_t i = 0; i < ELEMENTSOF(good); i++) {
+        _cleanup_free_ char *coded = base64_encode(good[i].plain, strlen(good[i].plain));
+
+        assert_string_equal(coded, good[i].coded);
+        assert_int_equal(base64_decode(coded, strlen(coded), &data, &n), 0);
+        assert_int_equal(n, strlen(good[i].plain));
+        assert_memory_equal(data, good[i].plain, n);
+        free(data);
+    }
+    assert_int_equal(base64_decode(" Zm\n9v\r\n", 8, &data, &n), 0);
+    assert_string_equal(data, "foo");
+    free(data);
+    for (size_t i = 0; i < ELEMENTSOF(bad); i++)
+        assert_int_equal(base64_decode(bad[i], strlen(bad[i]), &data, &n), -EINVAL);
 }
 
 static void test_utf8(void **state)
@@ -226,19 +253,13 @@ static void test_strv(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_error_wrap),
-        cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_strbuf),
-        cmocka_unit_test(test_utf8),
-        cmocka_unit_test(test_child_exit_and_output),
-        cmocka_unit_test(test_child_missing),
-        cmocka_unit_test(test_child_timeout),
-        cmocka_unit_test(test_child_fd_swap),
-        cmocka_unit_test(test_process_start_time),
-        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_unix_listen_replaces_only_the_dead),
-        cmocka_unit_test(test_timer_rearms),
-        cmocka_unit_test(test_strv),
+        cmocka_unit_test(test_error_wrap),    cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_strbuf),        cmocka_unit_test(test_base64),
+        cmocka_unit_test(test_utf8),          cmocka_unit_test(test_child_exit_and_output),
+        cmocka_unit_test(test_child_missing), cmocka_unit_test(test_child_timeout),
+        cmocka_unit_test(test_child_fd_swap), cmocka_unit_test(test_process_start_time),
+        cmocka_unit_test(test_files),         cmocka_unit_test(test_unix_listen_replaces_only_the_dead),
+        cmocka_unit_test(test_timer_rearms),  cmocka_unit_test(test_strv),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
