@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The guest agent as part of the VM: connected when the guest holds the channel open and has answered once. */
+#include "base/log.h"
+#include "domain/domain-internal.h"
+
+static void on_guest_info(struct qga_client *agent, json_t *result, const struct error *error, void *userdata)
+{
+    struct domain *d = userdata;
+    const char *version;
+
+    if (error) {
+        log_debug("guest-info: %s", error_message(error));
+        return;
+    }
+    if (!d->agent_open)
+        return;
+    version = json_string_value(json_object_get(result, "version"));
+    free(d->agent_version);
+    d->agent_version = version ? strdup(version) : NULL;
+    timeline_mark(d->timeline, MARK_AGENT);
+    if (d->agent_connected)
+        return;
+    d->agent_connected = true;
+    event_log_add(d->events, "Agent", "Connected", json_pack("{s:s*}", "version", d->agent_version),
+                  "the guest agent %s answers", d->agent_version ? d->agent_version : "");
+}
+
+void domain_agent_channel(struct domain *d, bool open)
+{
+    if (!d->agent)
+        return;
+    qga_client_reset(d->agent);
+    d->agent_open = open;
+    if (open) {
+        qga_client_call(d->agent, "guest-info", NULL, 0, on_guest_info, d);
+    } else if (d->agent_connected) {
+        d->agent_connected = false;
+        event_log_add(d->events, "Agent", "Disconnected", NULL, "the guest closed the agent's channel");
+    }
+}
+
+bool domain_agent_connected(const struct domain *d)
+{
+    return d->agent_connected;
+}
+
+struct qga_client *domain_get_agent(struct domain *d)
+{
+    return d->agent_connected ? d->agent : NULL;
+}
+
+int domain_exec(struct domain *d, const char *path, json_t *arguments, uint64_t timeout_usec, qga_reply_fn done,
+                void *userdata, struct error **ret_error)
+{
+    if (!d->agent_connected) {
+        int r = error_set(ret_error, ERROR_AGENT_NOT_CONNECTED, ENOTCONN,
+                          "cannot run %s in the guest: its agent is not connected", path);
+
+        if (ret_error)
+            error_set_remedy(*ret_error, "install and start qemu-guest-agent in the guest, or wait until it is up");
+        json_decref(arguments);
+        return r;
+    }
+    return qga_client_exec(d->agent, path, arguments, NULL, timeout_usec, done, userdata);
+}

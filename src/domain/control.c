@@ -1,0 +1,446 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "domain/control.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/base64.h"
+#include "base/fd.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "domain/domain-internal.h"
+
+struct control {
+    struct domain *domain;
+    struct rpc_server *server;
+    bool allow_qmp_writes;
+    unsigned screenshots; /* taken so far: names the file */
+};
+
+static unsigned get_state(void *userdata)
+{
+    struct control *c = userdata;
+
+    return (unsigned)c->domain->lifecycle.state;
+}
+
+static json_t *success(void)
+{
+    return json_pack("{s:b, s:s}", "success", 1, "message", "");
+}
+
+static void fail(struct rpc_call *call, enum error_code code, int err, const char *text)
+{
+    _cleanup_error_ struct error *e = NULL;
+
+    error_set(&e, code, err, "%s: %s", rpc_call_method(call), text);
+    rpc_fail(call, e);
+}
+
+/* The answer of an action on the domain, when it could be begun. */
+static void on_action(struct domain *d, const struct error *error, void *userdata)
+{
+    struct rpc_call *call = userdata;
+
+    if (error)
+        rpc_fail(call, error);
+    else
+        rpc_reply(call, success());
+}
+
+static void begun(struct rpc_call *call, int r)
+{
+    if (r < 0)
+        fail(call, r == -ENOMEM ? ERROR_INTERNAL : ERROR_CONNECTION, r, "QEMU's monitor is not there");
+}
+
+static void handle_pause(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+
+    begun(call, domain_pause(c->domain, on_action, call));
+}
+
+static void handle_unpause(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+
+    begun(call, domain_unpause(c->domain, on_action, call));
+}
+
+static void handle_reset(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+
+    begun(call, domain_reset(c->domain, on_action, call));
+}
+
+static void handle_soft_reboot(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+
+    begun(call, domain_soft_reboot(c->domain, on_action, call));
+}
+
+/* Who asked, for the record: "request of pid 123 (uid 0)". */
+static const char *asker(struct rpc_call *call, char *text, size_t size)
+{
+    const struct rpc_peer *peer = rpc_call_peer(call);
+
+    snprintf(text, size, "%s from pid %d, uid %u", rpc_call_method(call), (int)peer->pid, (unsigned)peer->uid);
+    return text;
+}
+
+static void handle_shutdown(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+    json_t *grace = json_object_get(params, "gracePeriodSeconds");
+    uint64_t usec = c->domain->grace_usec;
+    char why[128];
+
+    if (grace && json_integer_value(grace) < 0) {
+        fail(call, ERROR_BAD_ARGUMENT, EINVAL, "gracePeriodSeconds must not be negative");
+        return;
+    }
+    if (grace)
+        usec = (uint64_t)json_integer_value(grace) * USEC_PER_SEC;
+    domain_shutdown(c->domain, usec, asker(call, why, sizeof(why)));
+    rpc_reply(call, success());
+}
+
+static void handle_kill(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+    char why[128];
+
+    domain_kill(c->domain, asker(call, why, sizeof(why)));
+    rpc_reply(call, success());
+}
+
+static void handle_get_domain(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+
+    rpc_reply(call, json_pack("{s:o, s:o, s:o}", "response", success(), "domain", domain_to_json(c->domain), "vmlet",
+                              domain_extra_to_json(c->domain)));
+}
+
+static void handle_get_timeline(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+
+    rpc_reply(call, timeline_to_json(c->domain->timeline));
+}
+
+static void handle_get_qemu_version(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+    unsigned v = c->domain->qmp ? qmp_client_get_version(c->domain->qmp) : 0;
+
+    if (v == 0)
+        fail(call, ERROR_WRONG_STATE, EAGAIN, "QEMU has not answered yet");
+    else
+        rpc_reply(call, json_pack("{s:o, s:o}", "response", success(), "version",
+                                  json_sprintf("%u.%u.%u", v / 1000000, v / 1000 % 1000, v % 1000)));
+}
+
+static void on_exec(struct qga_client *agent, json_t *result, const struct error *error, void *userdata)
+{
+    struct rpc_call *call = userdata;
+
+    if (error)
+        rpc_fail(call, error);
+    else
+        rpc_reply(call, json_pack("{s:o, s:O*, s:O*, s:O*}", "response", success(), "exitCode",
+                                  json_object_get(result, "exitcode"), "stdOut", json_object_get(result, "out"),
+                                  "stdErr", json_object_get(result, "err")));
+}
+
+static uint64_t timeout_of(json_t *params)
+{
+    json_int_t seconds = json_integer_value(json_object_get(params, "timeoutSeconds"));
+
+    return seconds > 0 ? (uint64_t)seconds * USEC_PER_SEC : 0;
+}
+
+static void handle_exec(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+    const char *command = json_string_value(json_object_get(params, "Command"));
+    json_t *arguments = json_object_get(params, "Args");
+    _cleanup_error_ struct error *e = NULL;
+    int r = domain_exec(c->domain, command, arguments ? json_incref(arguments) : NULL, timeout_of(params), on_exec,
+                        call, &e);
+
+    if (r < 0 && !e)
+        error_errno(&e, r, "cannot run %s in the guest", command);
+    if (r < 0)
+        rpc_fail(call, e);
+}
+
+static void on_ping(struct qga_client *agent, json_t *result, const struct error *error, void *userdata)
+{
+    struct rpc_call *call = userdata;
+
+    if (error)
+        rpc_fail(call, error);
+    else
+        rpc_reply(call, json_pack("{s:o}", "response", success()));
+}
+
+static void handle_guest_ping(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+
+    if (!c->domain->agent_connected)
+        fail(call, ERROR_AGENT_NOT_CONNECTED, ENOTCONN, "the guest agent is not connected");
+    else
+        begun(call, qga_client_call(c->domain->agent, "guest-ping", NULL, timeout_of(params), on_ping, call));
+}
+
+/* ---- Qmp: the sanctioned door to the monitor ----------------------------------------------------------------------
+ */
+
+static void on_qmp(struct qmp_client *client, json_t *result, const struct error *error, void *userdata)
+{
+    struct rpc_call *call = userdata;
+
+    if (error)
+        rpc_fail(call, error);
+    else
+        rpc_reply(call, json_pack("{s:O}", "return", result));
+}
+
+/* Looks, and changes nothing in the VM. */
+static bool is_read_only(const char *command)
+{
+    static const char *const others[] = {"qom-get", "qom-list", "qom-list-types", "qom-list-properties",
+                                         "device-list-properties"};
+
+    if (startswith(command, "query-"))
+        return true;
+    for (size_t i = 0; i < ELEMENTSOF(others); i++)
+        if (streq(command, others[i]))
+            return true;
+    return false;
+}
+
+static void handle_qmp(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+    const char *command = json_string_value(json_object_get(params, "command"));
+    json_t *arguments = json_object_get(params, "arguments");
+    const struct rpc_peer *peer = rpc_call_peer(call);
+    _cleanup_error_ struct error *e = NULL;
+
+    if (!c->allow_qmp_writes && !is_read_only(command)) {
+        log_warning("refused QMP %s from pid %d, uid %u: read-only", command, (int)peer->pid, (unsigned)peer->uid);
+        error_set(&e, ERROR_NOT_ALLOWED, EPERM, "%s may change the VM, and this server is read-only", command);
+        error_set_remedy(e, "start the launcher with writes allowed, or use the method made for it (see Describe)");
+        rpc_fail(call, e);
+        return;
+    }
+    log_info("QMP %s from pid %d, uid %u", command, (int)peer->pid, (unsigned)peer->uid);
+    begun(call, c->domain->qmp ? qmp_client_invoke(c->domain->qmp, command, arguments ? json_incref(arguments) : NULL,
+                                                   on_qmp, call)
+                               : -ENOTCONN);
+}
+
+/* ---- GetScreenshot ------------------------------------------------------------------------------------------------
+ */
+
+struct screenshot {
+    struct rpc_call *call;
+    char *path;
+};
+
+static void on_screenshot(struct qmp_client *client, json_t *result, const struct error *error, void *userdata)
+{
+    struct screenshot *s = userdata;
+    _cleanup_error_ struct error *e = error ? error_copy(error) : NULL;
+    _cleanup_free_ char *data = NULL, *text = NULL;
+    size_t length = 0;
+
+    if (!e)
+        file_read(s->path, LIMIT_RPC_REPLY_BYTES / 2, &data, &length, &e);
+    unlink(s->path);
+    if (!e) {
+        text = base64_encode(data, length);
+        if (!text)
+            error_oom(&e);
+    }
+    if (e)
+        rpc_fail(s->call, e);
+    else
+        rpc_reply(s->call, json_pack("{s:o, s:s, s:s}", "response", success(), "mime", "image/png", "data", text));
+    free(s->path);
+    free(s);
+}
+
+static void handle_screenshot(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+    struct screenshot *s = calloc(1, sizeof(*s));
+    int r = -ENOMEM;
+
+    if (s && asprintf(&s->path, "%s/screenshot-%u.png", c->domain->dir, c->screenshots++) >= 0) {
+        s->call = call;
+        r = c->domain->qmp
+                ? qmp_client_invoke(c->domain->qmp, "screendump",
+                                    json_pack("{s:s, s:s}", "filename", s->path, "format", "png"), on_screenshot, s)
+                : -ENOTCONN;
+        if (r >= 0)
+            return;
+        free(s->path);
+    }
+    free(s);
+    begun(call, r);
+}
+
+/* ---- Subscribe ----------------------------------------------------------------------------------------------------
+ */
+
+struct subscriber {
+    struct rpc_stream *stream;
+    struct event_subscription *subscription;
+};
+
+static void on_event(json_t *event, void *userdata)
+{
+    struct subscriber *s = userdata;
+
+    rpc_stream_send(s->stream, "Event", json_incref(event));
+}
+
+static void on_stream_closed(struct rpc_stream *stream, void *userdata)
+{
+    struct subscriber *s = userdata;
+
+    event_subscription_free(s->subscription);
+    rpc_stream_free(stream);
+    free(s);
+}
+
+static void handle_subscribe(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+    json_t *from = json_object_get(params, "from");
+    struct subscriber *s = calloc(1, sizeof(*s));
+    uint64_t first = from ? (uint64_t)json_integer_value(from) : 0, oldest, lost = 0;
+    int r;
+
+    if (!s || rpc_stream_new(call, on_stream_closed, s, &s->stream) < 0) {
+        free(s);
+        fail(call, ERROR_INTERNAL, ENOMEM, "out of memory");
+        return;
+    }
+    /* the answer goes out before the first event, so the count of lost ones is taken first */
+    oldest = event_log_oldest(c->domain->events);
+    lost = first != 0 && first < oldest ? oldest - first : 0;
+    rpc_reply(call,
+              json_pack("{s:I, s:I}", "next", (json_int_t)event_log_next(c->domain->events), "lost", (json_int_t)lost));
+    r = event_log_subscribe(c->domain->events, first, on_event, s, &lost, &s->subscription);
+    if (r < 0)
+        log_warning("a subscriber could not be added: %s", strerror(-r));
+}
+
+/* ---- the table ----------------------------------------------------------------------------------------------------
+ */
+
+static const struct rpc_param vmi_params[] = {
+    {"vmi", JSON_OBJECT, false, "the VirtualMachineInstance"},
+    {"options", JSON_OBJECT, false, "VirtualMachineOptions"},
+    {0},
+};
+static const struct rpc_param shutdown_params[] = {
+    {"vmi", JSON_OBJECT, false, "the VirtualMachineInstance"},
+    {"options", JSON_OBJECT, false, "VirtualMachineOptions"},
+    {"gracePeriodSeconds", JSON_INTEGER, false, "instead of the VM's own grace period; 0 kills"},
+    {0},
+};
+static const struct rpc_param exec_params[] = {
+    {"domainName", JSON_STRING, false, "<namespace>_<name>"},
+    {"Command", JSON_STRING, true, "program in the guest"},
+    {"Args", JSON_ARRAY, false, "its arguments"},
+    {"timeoutSeconds", JSON_INTEGER, false, "0: the default"},
+    {0},
+};
+static const struct rpc_param ping_params[] = {
+    {"domainName", JSON_STRING, false, "<namespace>_<name>"},
+    {"timeoutSeconds", JSON_INTEGER, false, "0: the default"},
+    {0},
+};
+static const struct rpc_param qmp_params[] = {
+    {"command", JSON_STRING, true, "QMP command"},
+    {"arguments", JSON_OBJECT, false, "its arguments"},
+    {0},
+};
+static const struct rpc_param subscribe_params[] = {
+    {"from", JSON_INTEGER, false, "number of the first event wanted; 0: only new ones"},
+    {0},
+};
+
+#define MONITORED (STATES_ALIVE | STATE_BIT(DOMAIN_CRASHED))
+#define RUNS      (STATE_BIT(DOMAIN_RUNNING) | STATE_BIT(DOMAIN_BLOCKED))
+
+static const struct rpc_method methods[] = {
+    {"PauseVirtualMachine", "stop the vCPUs", RUNS | STATE_BIT(DOMAIN_PAUSED), vmi_params, handle_pause},
+    {"UnpauseVirtualMachine", "let the vCPUs run again", RUNS | STATE_BIT(DOMAIN_PAUSED), vmi_params, handle_unpause},
+    {"ResetVirtualMachine", "hard reset", RUNS | STATE_BIT(DOMAIN_PAUSED), vmi_params, handle_reset},
+    {"SoftRebootVirtualMachine", "reboot by the guest agent, else the power button", RUNS, vmi_params,
+     handle_soft_reboot},
+    {"ShutdownVirtualMachine", "ask the guest to shut down; end it after its grace period", 0, shutdown_params,
+     handle_shutdown},
+    {"KillVirtualMachine", "end QEMU now", 0, vmi_params, handle_kill},
+    {"GetDomain", "the domain as KubeVirt's api.Domain, and what vmlet knows besides", 0, NULL, handle_get_domain},
+    {"GetTimeline", "the marks of the start-up", 0, NULL, handle_get_timeline},
+    {"GetQemuVersion", "QEMU's version", MONITORED, NULL, handle_get_qemu_version},
+    {"GetScreenshot", "a PNG of the guest's display", MONITORED, vmi_params, handle_screenshot},
+    {"Exec", "run a program in the guest by its agent", RUNS, exec_params, handle_exec},
+    {"GuestPing", "does the guest agent answer?", RUNS, ping_params, handle_guest_ping},
+    {"Qmp", "one QMP command; read-only unless the server allows writes; logged with the caller", MONITORED, qmp_params,
+     handle_qmp},
+    {"Subscribe", "events of the VM as notifications, from a number on", 0, subscribe_params, handle_subscribe},
+    {0},
+};
+
+int control_new(sd_event *event, struct domain *domain, const struct control_options *options, struct control **ret,
+                struct error **ret_error)
+{
+    _cleanup_(control_freep)
+    struct control *c = calloc(1, sizeof(*c));
+    int r;
+
+    if (!c)
+        return error_oom(ret_error);
+    c->domain = domain;
+    c->allow_qmp_writes = options->allow_qmp_writes;
+    struct rpc_server_options server = {
+        .path = options->path,
+        .listen_fd = -1,
+        .methods = methods,
+        .state_names = domain_state_names,
+        .get_state = get_state,
+        .userdata = c,
+        .allowed_uid = geteuid(),
+    };
+    r = rpc_server_new(event, &server, &c->server, ret_error);
+    if (r < 0)
+        return error_wrap(ret_error, r, "cannot serve commands");
+    *ret = TAKE_PTR(c);
+    return 0;
+}
+
+void control_free(struct control *control)
+{
+    if (!control)
+        return;
+    rpc_server_free(control->server);
+    free(control);
+}
+
+struct rpc_server *control_get_server(struct control *control)
+{
+    return control->server;
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The inside of struct domain, for the files of this folder only. */
+#pragma once
+
+#include <sys/types.h>
+
+#include "domain/domain.h"
+
+#define HELPERS_MAX 16U
+
+struct helper {
+    pid_t pid;
+    int pidfd;
+    sd_event_source *source;
+};
+
+/* The orderly stop (shutdown.c). */
+enum stop_phase {
+    STOP_NONE,
+    STOP_ASKED, /* button pressed, waiting for the guest */
+    STOP_QUIT,  /* `quit` sent */
+    STOP_TERM,  /* SIGTERM sent */
+    STOP_KILL,  /* SIGKILL sent */
+};
+
+struct stop {
+    enum stop_phase phase;
+    uint64_t asked_at, deadline; /* CLOCK_MONOTONIC; deadline UINT64_MAX: none */
+    uint64_t wall_asked_at;
+    unsigned presses;
+    bool agent_asked;
+    char *why;
+    sd_event_source *timer; /* the next press, or the deadline */
+};
+
+struct domain {
+    sd_event *event;
+    const struct vmi *vmi;
+    struct machine *machine;
+    char *dir, *accel_reason;
+    enum machine_accel accel;
+    struct timeline *timeline;
+    bool start_paused, die_with_us;
+    uint64_t grace_usec;
+
+    struct lifecycle lifecycle;
+    uint64_t since_wall; /* of the present state */
+    struct event_log *events;
+
+    pid_t pid;
+    int pidfd;
+    uint64_t start_ticks;
+    sd_event_source *exit_source, *start_timer, *ended_source;
+    struct helper helpers[HELPERS_MAX];
+    size_t n_helpers;
+    char **sockets; /* paths to unlink at the end */
+
+    struct qmp_client *qmp;
+    struct qga_client *agent;
+    struct console *console;
+    bool agent_open;      /* the guest holds its end of the channel open */
+    bool agent_connected; /* and the agent has answered */
+    char *agent_version;
+    char *pause_volume; /* the volume whose I/O error paused the guest */
+    unsigned panic_count;
+    json_t *panic_info;
+
+    struct stop stop;
+    char *outcome;
+    struct error *failure;
+    domain_ended_fn ended;
+    void *ended_userdata;
+};
+
+/* spawn.c: opens the fds, starts helpers and QEMU, connects monitor, agent and console. */
+int domain_spawn(struct domain *d, struct error **ret_error);
+void domain_stop_helpers(struct domain *d);
+/* qmp-events.c */
+void domain_on_qmp_event(struct qmp_client *client, const char *name, json_t *data, uint64_t timestamp_usec,
+                         void *userdata);
+/* shutdown.c: QEMU is gone. */
+void stop_done(struct stop *stop);
+/* domain.c */
+void domain_state_changed(struct domain *d);
+void domain_fail(struct domain *d, struct error *error); /* takes the error; the first one counts */
+/* agent.c */
+void domain_agent_channel(struct domain *d, bool open);
+/* statefile.c */
+int domain_write_state(const struct domain *d, struct error **ret_error);

@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "domain/domain.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/child.h"
+#include "base/fd.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/strv.h"
+#include "domain/domain-internal.h"
+
+int domain_new(sd_event *event, const struct domain_options *options, struct domain **ret, struct error **ret_error)
+{
+    _cleanup_(domain_freep)
+    struct domain *d = calloc(1, sizeof(*d));
+
+    if (!d) {
+        machine_free(options->machine);
+        return error_oom(ret_error);
+    }
+    d->event = sd_event_ref(event);
+    d->vmi = options->vmi;
+    d->machine = options->machine;
+    d->accel = options->accel;
+    d->timeline = options->timeline;
+    d->start_paused = options->start_paused;
+    d->die_with_us = options->die_with_us;
+    d->grace_usec = options->grace_usec;
+    d->pidfd = -EBADF;
+    d->dir = strdup(options->dir);
+    d->accel_reason = strdup(options->accel_reason ? options->accel_reason : "");
+    d->events = event_log_new();
+    d->since_wall = realtime_usec();
+    if (!d->dir || !d->accel_reason || !d->events)
+        return error_oom(ret_error);
+    *ret = TAKE_PTR(d);
+    return 0;
+}
+
+void domain_free(struct domain *d)
+{
+    if (!d)
+        return;
+    d->ended = NULL;
+    if (d->pid > 0) {
+        kill(d->pid, SIGKILL);
+        waitpid(d->pid, NULL, 0);
+    }
+    sd_event_source_disable_unref(d->exit_source);
+    sd_event_source_disable_unref(d->start_timer);
+    sd_event_source_disable_unref(d->ended_source);
+    domain_stop_helpers(d);
+    stop_done(&d->stop);
+    qmp_client_free(d->qmp);
+    qga_client_free(d->agent);
+    console_free(d->console);
+    STRV_FOREACH (path, d->sockets)
+        unlink(*path);
+    strv_free(d->sockets);
+    event_log_free(d->events);
+    machine_free(d->machine);
+    error_free(d->failure);
+    json_decref(d->panic_info);
+    fd_close(d->pidfd);
+    free(d->dir);
+    free(d->accel_reason);
+    free(d->agent_version);
+    free(d->pause_volume);
+    free(d->outcome);
+    sd_event_unref(d->event);
+    free(d);
+}
+
+void domain_state_changed(struct domain *d)
+{
+    d->since_wall = realtime_usec();
+    event_log_add(d->events, "Domain", domain_state_name(d->lifecycle.state),
+                  json_pack("{s:s, s:s}", "state", domain_state_name(d->lifecycle.state), "stateReason",
+                            domain_reason_name(d->lifecycle.reason)),
+                  NULL);
+    /* at the end domain_free() follows, and the state file is of no use to anyone */
+    if (STATE_BIT(d->lifecycle.state) & ~STATES_FINAL)
+        domain_write_state(d, NULL);
+}
+
+char *domain_read_qemu_log(const struct domain *d)
+{
+    _cleanup_free_ char *path = NULL, *text = NULL;
+    _cleanup_close_ int fd = -EBADF;
+    struct stat st;
+    ssize_t n;
+
+    if (asprintf(&path, "%s/qemu.log", d->dir) < 0)
+        return NULL;
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 || fstat(fd, &st) < 0 || st.st_size == 0)
+        return NULL;
+    text = malloc(LIMIT_QEMU_STDERR_BYTES + 1);
+    if (!text)
+        return NULL;
+    n = pread(fd, text, LIMIT_QEMU_STDERR_BYTES, MAX(st.st_size - (off_t)LIMIT_QEMU_STDERR_BYTES, (off_t)0));
+    if (n <= 0)
+        return NULL;
+    while (n > 0 && text[n - 1] == '\n')
+        n--;
+    text[n] = '\0';
+    return n > 0 ? TAKE_PTR(text) : NULL;
+}
+
+void domain_fail(struct domain *d, struct error *error)
+{
+    if (!d->failure)
+        d->failure = error;
+    else
+        error_free(error);
+    d->lifecycle.killing = true;
+    if (d->pid > 0)
+        kill(d->pid, SIGKILL);
+}
+
+/* How it came to its end, for people. */
+static void set_outcome(struct domain *d, const siginfo_t *info)
+{
+    const struct stop *s = &d->stop;
+    double seconds = s->asked_at ? (double)(now_usec() - s->asked_at) / 1e6 : 0;
+    bool by_guest = d->lifecycle.reason == REASON_SHUTDOWN;
+    int r;
+
+    if (d->failure)
+        r = asprintf(&d->outcome, "%s", error_message(d->failure));
+    else if (d->lifecycle.reason == REASON_PANICKED)
+        r = asprintf(&d->outcome, "the guest panicked");
+    else if (by_guest && s->phase == STOP_ASKED)
+        r = asprintf(&d->outcome, "the guest shut down %.1f s after it was asked (%s; power button pressed %u times%s)",
+                     seconds, s->why ? s->why : "", s->presses, s->agent_asked ? ", and the agent asked" : "");
+    else if (by_guest)
+        r = asprintf(&d->outcome, "the guest shut down by itself");
+    else if (s->phase != STOP_NONE)
+        r = asprintf(&d->outcome, "ended by %s%s (%s)",
+                     s->phase == STOP_KILL   ? "SIGKILL"
+                     : s->phase == STOP_TERM ? "SIGTERM"
+                                             : "the monitor's quit",
+                     s->presses ? ", because the guest did not shut down in its grace period" : "",
+                     s->why ? s->why : "");
+    else
+        r = asprintf(&d->outcome, "QEMU %s", child_describe_status(info));
+    if (r < 0)
+        d->outcome = NULL;
+}
+
+static int on_ended(sd_event_source *source, void *userdata)
+{
+    struct domain *d = userdata;
+    domain_ended_fn ended = d->ended;
+
+    d->ended = NULL;
+    if (ended)
+        ended(d, d->failure, d->ended_userdata);
+    return 0;
+}
+
+static int on_qemu_exit(sd_event_source *source, const siginfo_t *info, void *userdata)
+{
+    struct domain *d = userdata;
+    bool started = d->qmp && qmp_client_get_version(d->qmp) != 0;
+    _cleanup_free_ char *said = domain_read_qemu_log(d);
+
+    d->pid = 0;
+    d->exit_source = sd_event_source_disable_unref(d->exit_source);
+    event_disarm_timer(d->start_timer);
+    /* What the monitor still says belongs to the story (SHUTDOWN with its reason): it has been read by now, because
+     * this source has a lower priority than the sockets. */
+    lifecycle_exited(&d->lifecycle, info->si_code != CLD_EXITED, info->si_status);
+    if (!d->failure && (d->lifecycle.reason == REASON_CRASHED || d->lifecycle.reason == REASON_FAILED)) {
+        error_set(&d->failure, started ? ERROR_QEMU_EXITED : ERROR_QEMU_START, ECHILD, "QEMU %s%s%s%s",
+                  child_describe_status(info), started ? "" : " before its monitor answered", said ? ": " : "",
+                  said ? said : " and wrote nothing");
+    }
+    set_outcome(d, info);
+    domain_stop_helpers(d);
+    stop_done(&d->stop);
+    domain_state_changed(d);
+    if (event_defer(d->event, &d->ended_source, on_ended, d) < 0)
+        on_ended(NULL, d);
+    return 0;
+}
+
+/* ---- the way up: greeting, (balloon statistics), cont ----------------------------------------------------------- */
+
+static void on_cont(struct qmp_client *client, json_t *result, const struct error *error, void *userdata)
+{
+    struct domain *d = userdata;
+
+    if (!error || error_get_code(error) == ERROR_CONNECTION || error_get_code(error) == ERROR_CANCELLED)
+        return; /* RESUME says that it runs, the pidfd that it ended */
+    _cleanup_error_ struct error *e = error_copy(error);
+    error_wrap(&e, 0, "cannot start the vCPUs");
+    domain_fail(d, TAKE_PTR(e));
+}
+
+static void on_qmp_state(struct qmp_client *client, enum qmp_state state, const struct error *error, void *userdata)
+{
+    struct domain *d = userdata;
+
+    switch (state) {
+    case QMP_NEGOTIATING:
+        timeline_mark(d->timeline, MARK_GREETING);
+        break;
+    case QMP_RUNNING:
+        event_disarm_timer(d->start_timer);
+        if (d->start_paused) {
+            d->lifecycle.state = DOMAIN_PAUSED;
+            d->lifecycle.reason = REASON_STARTING_UP;
+            domain_state_changed(d);
+        }
+        break;
+    case QMP_DISCONNECTED:
+        log_debug("the monitor is gone: %s", error ? error_message(error) : "closed");
+        break;
+    case QMP_GREETING:
+        break;
+    }
+}
+
+static int on_start_timeout(sd_event_source *source, uint64_t at, void *userdata)
+{
+    struct domain *d = userdata;
+    _cleanup_free_ char *said = domain_read_qemu_log(d);
+    _cleanup_error_ struct error *e = NULL;
+
+    error_set(&e, ERROR_TIMED_OUT, ETIMEDOUT, "QEMU's monitor did not answer within %.0f s%s%s",
+              (double)TIMEOUT_QMP_GREETING_USEC / 1e6, said ? "; QEMU wrote: " : "", said ? said : "");
+    domain_fail(d, TAKE_PTR(e));
+    return 0;
+}
+
+static void on_first_output(void *userdata)
+{
+    struct domain *d = userdata;
+
+    timeline_mark(d->timeline, MARK_CONSOLE);
+}
+
+int domain_start(struct domain *d, domain_ended_fn ended, void *userdata, struct error **ret_error)
+{
+    int r;
+
+    r = domain_spawn(d, ret_error);
+    if (r < 0)
+        return r;
+    timeline_mark(d->timeline, MARK_SPAWN);
+    qmp_client_set_event_handler(d->qmp, domain_on_qmp_event, d);
+    qmp_client_set_state_handler(d->qmp, on_qmp_state, d);
+    if (d->console)
+        console_set_first_output_handler(d->console, on_first_output, d);
+    /* after the sockets, so that the monitor's last words are heard before the end is told */
+    r = sd_event_add_child_pidfd(d->event, &d->exit_source, d->pidfd, WEXITED, on_qemu_exit, d);
+    if (r >= 0)
+        r = sd_event_source_set_priority(d->exit_source, SD_EVENT_PRIORITY_NORMAL + 10);
+    if (r >= 0)
+        r = event_arm_timer(d->event, &d->start_timer, TIMEOUT_QMP_GREETING_USEC, on_start_timeout, d);
+    if (r >= 0 && !d->start_paused)
+        r = qmp_client_invoke(d->qmp, "cont", NULL, on_cont, d); /* sent after the handshake */
+    if (r < 0)
+        return error_errno(ret_error, r, "cannot watch QEMU");
+    d->ended = ended;
+    d->ended_userdata = userdata;
+    return 0;
+}
+
+/* ---- actions ---------------------------------------------------------------------------------------------------- */
+
+struct action {
+    struct domain *domain;
+    domain_done_fn done;
+    void *userdata;
+};
+
+static void on_action_done(struct qmp_client *client, json_t *result, const struct error *error, void *userdata)
+{
+    struct action *a = userdata;
+
+    if (a->done)
+        a->done(a->domain, error, a->userdata);
+    free(a);
+}
+
+static int act(struct domain *d, const char *command, domain_done_fn done, void *userdata)
+{
+    struct action *a;
+    int r;
+
+    if (!d->qmp || d->pid <= 0)
+        return -ENOTCONN;
+    a = malloc(sizeof(*a));
+    if (!a)
+        return -ENOMEM;
+    *a = (struct action){d, done, userdata};
+    r = qmp_client_invoke(d->qmp, command, NULL, on_action_done, a);
+    if (r < 0)
+        free(a);
+    return r;
+}
+
+int domain_pause(struct domain *d, domain_done_fn done, void *userdata)
+{
+    d->lifecycle.pausing_by_user = true;
+    return act(d, "stop", done, userdata);
+}
+
+int domain_unpause(struct domain *d, domain_done_fn done, void *userdata)
+{
+    return act(d, "cont", done, userdata);
+}
+
+int domain_reset(struct domain *d, domain_done_fn done, void *userdata)
+{
+    return act(d, "system_reset", done, userdata);
+}
+
+/* ---- views ------------------------------------------------------------------------------------------------------ */
+
+const struct lifecycle *domain_get_lifecycle(const struct domain *d)
+{
+    return &d->lifecycle;
+}
+
+const struct vmi *domain_get_vmi(const struct domain *d)
+{
+    return d->vmi;
+}
+
+struct event_log *domain_get_events(struct domain *d)
+{
+    return d->events;
+}
+
+struct console *domain_get_console(struct domain *d)
+{
+    return d->console;
+}
+
+struct qmp_client *domain_get_qmp(struct domain *d)
+{
+    return d->pid > 0 ? d->qmp : NULL;
+}
+
+const char *domain_get_outcome(const struct domain *d)
+{
+    return d->outcome;
+}

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The orderly stop: power button and agent at the same time, the button again every few seconds (a guest that boots can
+ * miss it), and after the grace period quit, SIGTERM, SIGKILL, each by its deadline. Which way it took is recorded.
+ */
+#include <signal.h>
+#include <stdio.h>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "domain/domain-internal.h"
+
+static int on_stop_timer(sd_event_source *source, uint64_t at, void *userdata);
+
+static void arm(struct domain *d, uint64_t delay)
+{
+    /* without a timer the stop would hang: the signal goes out now instead */
+    if (event_arm_timer(d->event, &d->stop.timer, delay, on_stop_timer, d) < 0)
+        kill(d->pid, SIGKILL);
+}
+
+void stop_done(struct stop *stop)
+{
+    stop->timer = sd_event_source_disable_unref(stop->timer);
+    free(stop->why);
+    stop->why = NULL;
+}
+
+static void force(struct domain *d)
+{
+    struct stop *s = &d->stop;
+
+    d->lifecycle.killing = true;
+    switch (s->phase) {
+    case STOP_NONE:
+    case STOP_ASKED:
+        s->phase = STOP_QUIT;
+        if (d->qmp && qmp_client_get_state(d->qmp) == QMP_RUNNING &&
+            qmp_client_invoke(d->qmp, "quit", NULL, NULL, NULL) >= 0) {
+            arm(d, TIMEOUT_QEMU_QUIT_USEC);
+            return;
+        }
+        __attribute__((fallthrough)); /* no monitor to ask */
+    case STOP_QUIT:
+        s->phase = STOP_TERM;
+        kill(d->pid, SIGTERM);
+        arm(d, TIMEOUT_QEMU_TERM_USEC);
+        return;
+    case STOP_TERM:
+    case STOP_KILL:
+        s->phase = STOP_KILL;
+        kill(d->pid, SIGKILL);
+        return;
+    }
+}
+
+static void on_agent_shutdown(struct qga_client *agent, json_t *result, const struct error *error, void *userdata)
+{
+    if (error)
+        log_debug("guest-shutdown: %s", error_message(error));
+}
+
+/* One press of the button, and the agent asked the first time that it is there. */
+static void ask(struct domain *d)
+{
+    struct stop *s = &d->stop;
+
+    if (d->qmp && qmp_client_get_state(d->qmp) != QMP_DISCONNECTED) {
+        if (d->lifecycle.state == DOMAIN_PAUSED)
+            qmp_client_invoke(d->qmp, "cont", NULL, NULL, NULL);
+        else if (d->lifecycle.state == DOMAIN_PM_SUSPENDED)
+            qmp_client_invoke(d->qmp, "system_wakeup", NULL, NULL, NULL);
+        if (qmp_client_invoke(d->qmp, "system_powerdown", NULL, NULL, NULL) >= 0)
+            s->presses++;
+    }
+    if (d->agent_connected && !s->agent_asked) {
+        s->agent_asked = true;
+        qga_client_call(d->agent, "guest-shutdown", json_pack("{s:s}", "mode", "powerdown"), 0, on_agent_shutdown, d);
+    }
+}
+
+static void arm_next(struct domain *d)
+{
+    uint64_t now = now_usec(), left = d->stop.deadline > now ? d->stop.deadline - now : 0;
+
+    arm(d, MIN(left, (uint64_t)SHUTDOWN_REPEAT_USEC));
+}
+
+static int on_stop_timer(sd_event_source *source, uint64_t at, void *userdata)
+{
+    struct domain *d = userdata;
+
+    if (d->stop.phase == STOP_ASKED && now_usec() < d->stop.deadline) {
+        ask(d);
+        arm_next(d);
+    } else {
+        force(d);
+    }
+    return 0;
+}
+
+static bool is_ended(const struct domain *d)
+{
+    return d->pid <= 0 || (STATE_BIT(d->lifecycle.state) & STATES_FINAL);
+}
+
+void domain_shutdown(struct domain *d, uint64_t grace_usec, const char *why)
+{
+    struct stop *s = &d->stop;
+    uint64_t now = now_usec(), deadline = grace_usec > UINT64_MAX - now ? UINT64_MAX : now + grace_usec;
+
+    if (is_ended(d) || s->phase > STOP_ASKED)
+        return;
+    if (grace_usec == 0) {
+        domain_kill(d, why);
+        return;
+    }
+    if (s->phase == STOP_ASKED) { /* a second request can bring the end nearer, never farther */
+        s->deadline = MIN(s->deadline, deadline);
+        ask(d);
+        arm_next(d);
+        return;
+    }
+    s->phase = STOP_ASKED;
+    s->asked_at = now;
+    s->wall_asked_at = realtime_usec();
+    s->deadline = deadline;
+    s->why = strdup(why);
+    ask(d);
+    arm_next(d);
+    event_log_add(d->events, "Domain", "ShuttingDown", json_pack("{s:f}", "graceSeconds", (double)grace_usec / 1e6),
+                  "asked the guest to shut down (%s): power button%s; it has %.0f s", why,
+                  s->agent_asked ? " and guest agent" : "", (double)grace_usec / 1e6);
+}
+
+void domain_kill(struct domain *d, const char *why)
+{
+    struct stop *s = &d->stop;
+
+    if (is_ended(d))
+        return;
+    if (s->phase == STOP_NONE) {
+        s->asked_at = now_usec();
+        s->wall_asked_at = realtime_usec();
+        s->why = strdup(why);
+    }
+    s->deadline = 0;
+    event_log_add(d->events, "Domain", "Killing", NULL, "ending QEMU (%s)", why);
+    force(d);
+}
+
+int domain_soft_reboot(struct domain *d, domain_done_fn done, void *userdata)
+{
+    /* The agent's reboot never answers on success, and ACPI has no reboot button: what the guest makes of the power
+     * button is its own affair, as it is with KubeVirt. */
+    int r;
+
+    if (d->agent_connected)
+        r = qga_client_call(d->agent, "guest-shutdown", json_pack("{s:s}", "mode", "reboot"), 0, on_agent_shutdown, d);
+    else
+        r = qmp_client_invoke(d->qmp, "system_powerdown", NULL, NULL, NULL);
+    if (r >= 0 && done)
+        done(d, NULL, userdata);
+    return r;
+}

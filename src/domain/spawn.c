@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The start of QEMU. Its monitor, agent and console sockets are bound and connected to before it exists and inherited
+ * by fd: there is no moment at which a connect could come too early, and a later launcher can connect again.
+ */
+#include <fcntl.h>
+#include <linux/if.h>
+#include <linux/if_tun.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/child.h"
+#include "base/fd.h"
+#include "base/limits.h"
+#include "base/strv.h"
+#include "domain/domain-internal.h"
+
+static int open_tap(const char *name, bool multi_queue, struct error **ret_error)
+{
+    _cleanup_close_ int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    struct ifreq request = {0};
+
+    if (fd < 0)
+        return error_errno(ret_error, errno, "cannot open /dev/net/tun for the tap device %s", name);
+    if (strlen(name) >= IFNAMSIZ)
+        return error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL, "the interface name %s is longer than %d bytes", name,
+                         IFNAMSIZ - 1);
+    memcpy(request.ifr_name, name, strlen(name));
+    /* IFF_VNET_HDR: checksum and segmentation offload between guest and tap (kernel, Documentation/networking/tuntap)
+     */
+    request.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (multi_queue ? IFF_MULTI_QUEUE : 0));
+    if (ioctl(fd, TUNSETIFF, &request) < 0) {
+        int r = error_errno(ret_error, errno, "cannot attach to the tap device %s", name);
+
+        if (ret_error)
+            error_set_remedy(*ret_error, "it must exist and belong to uid %d: `netsetup apply` makes it",
+                             (int)getuid());
+        return r;
+    }
+    return TAKE_FD(fd);
+}
+
+static bool is_multi_queue(const struct machine_fd *fds, size_t n, const char *tap)
+{
+    for (size_t i = 0; i < n; i++)
+        if (fds[i].kind == MACHINE_FD_TAP && streq(fds[i].path, tap) && fds[i].queue > 0)
+            return true;
+    return false;
+}
+
+static int open_inherited(struct domain *d, const struct machine_fd *fds, size_t n, size_t i, struct error **ret_error)
+{
+    const struct machine_fd *f = &fds[i];
+    int fd = -EBADF, r;
+
+    switch (f->kind) {
+    case MACHINE_FD_LISTEN:
+        r = unix_listen(f->path, 0600, 1, &fd, ret_error);
+        if (r < 0)
+            return r;
+        if (strv_append(&d->sockets, f->path) < 0) {
+            fd_close(fd);
+            unlink(f->path);
+            return error_oom(ret_error);
+        }
+        return fd;
+    case MACHINE_FD_LOG:
+        fd = open(f->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+        break;
+    case MACHINE_FD_TAP:
+        return open_tap(f->path, is_multi_queue(fds, n, f->path), ret_error);
+    case MACHINE_FD_VHOST_NET:
+        fd = open("/dev/vhost-net", O_RDWR | O_CLOEXEC);
+        break;
+    }
+    return fd >= 0 ? fd : error_errno(ret_error, errno, "cannot open %s", f->path ? f->path : "/dev/vhost-net");
+}
+
+/* The launcher's end of one of QEMU's sockets. */
+static int connect_role(const struct machine_fd *fds, size_t n, const char *role, int *ret_fd, struct error **ret_error)
+{
+    for (size_t i = 0; i < n; i++)
+        if (fds[i].kind == MACHINE_FD_LISTEN && streq_ptr(fds[i].role, role))
+            return unix_connect(fds[i].path, ret_fd, ret_error);
+    return 0;
+}
+
+static int connect_sockets(struct domain *d, const struct machine_fd *fds, size_t n, struct error **ret_error)
+{
+    _cleanup_close_ int qmp = -EBADF, agent = -EBADF, serial = -EBADF;
+    _cleanup_free_ char *viewers = NULL;
+    int r;
+
+    r = connect_role(fds, n, MACHINE_ROLE_QMP, &qmp, ret_error);
+    if (r >= 0)
+        r = connect_role(fds, n, MACHINE_ROLE_AGENT, &agent, ret_error);
+    if (r >= 0)
+        r = connect_role(fds, n, MACHINE_ROLE_SERIAL, &serial, ret_error);
+    if (r < 0)
+        return r;
+    if (qmp < 0)
+        return error_set(ret_error, ERROR_INTERNAL, EINVAL, "the machine has no monitor socket");
+    r = qmp_client_new(d->event, TAKE_FD(qmp), &d->qmp);
+    if (r < 0)
+        return error_errno(ret_error, r, "cannot watch the monitor");
+    if (agent >= 0) {
+        r = qga_client_new(d->event, TAKE_FD(agent), &d->agent);
+        if (r < 0)
+            return error_errno(ret_error, r, "cannot watch the agent's channel");
+    }
+    if (serial >= 0) {
+        if (asprintf(&viewers, "%s/virt-serial0", d->dir) < 0) {
+            viewers = NULL;
+            return error_oom(ret_error);
+        }
+        r = console_new(d->event, TAKE_FD(serial), viewers, &d->console, ret_error);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int copy_nvram(const struct domain *d, struct error **ret_error)
+{
+    _cleanup_free_ char *data = NULL;
+    const char *template = NULL, *path = machine_get_nvram(d->machine, &template);
+    size_t length;
+    int r;
+
+    if (!path || access(path, F_OK) == 0)
+        return 0;
+    r = file_read(template, (size_t)64 * 1024 * 1024, &data, &length, ret_error);
+    if (r == 0)
+        r = file_write_atomic(path, data, length, 0600, ret_error);
+    return error_wrap(ret_error, r, "cannot make the firmware's variable store");
+}
+
+/* Waits until the helper's socket is there. Blocks at start-up only: QEMU would fail without it. */
+static int wait_for_socket(const struct machine_helper *helper, int pidfd, struct error **ret_error)
+{
+    _cleanup_close_ int watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    _cleanup_free_ char *dir = strdup(helper->socket);
+    uint64_t deadline = now_usec() + 5 * USEC_PER_SEC;
+    char drained[4096];
+
+    if (watch < 0 || !dir || !strrchr(dir, '/'))
+        return error_errno(ret_error, watch < 0 ? errno : ENOMEM, "cannot wait for %s", helper->socket);
+    *strrchr(dir, '/') = '\0';
+    if (inotify_add_watch(watch, dir, IN_CREATE | IN_MOVED_TO) < 0)
+        return error_errno(ret_error, errno, "cannot watch %s", dir);
+    while (access(helper->socket, F_OK) < 0) {
+        struct pollfd fds[] = {{watch, POLLIN, 0}, {pidfd, POLLIN, 0}};
+        uint64_t now = now_usec();
+
+        if (now >= deadline)
+            return error_set(ret_error, ERROR_TIMED_OUT, ETIMEDOUT, "%s did not open %s within 5 s", helper->name,
+                             helper->socket);
+        if (poll(fds, ELEMENTSOF(fds), (int)((deadline - now) / 1000 + 1)) < 0 && errno != EINTR)
+            return error_errno(ret_error, errno, "poll");
+        if (fds[1].revents)
+            return error_set(ret_error, ERROR_HOST, ECHILD, "%s ended at once; its messages are in the log",
+                             helper->name);
+        (void)!read(watch, drained, sizeof(drained));
+    }
+    return 0;
+}
+
+static int on_helper_exit(sd_event_source *source, const siginfo_t *info, void *userdata)
+{
+    struct domain *d = userdata;
+
+    event_log_add(d->events, "Device", "HelperExited", NULL, "a helper process of the machine (pid %d) %s",
+                  (int)info->si_pid, child_describe_status(info));
+    return 0;
+}
+
+static int start_helpers(struct domain *d, int log_fd, struct error **ret_error)
+{
+    size_t n;
+    const struct machine_helper *helpers = machine_get_helpers(d->machine, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        struct child_options o = {
+            .argv = helpers[i].argv,
+            .stdout_fd = log_fd,
+            .stderr_fd = log_fd,
+            .death_signal = d->die_with_us ? SIGKILL : 0,
+            .new_process_group = true,
+        };
+        struct helper *h = &d->helpers[d->n_helpers];
+        int r;
+
+        if (d->n_helpers == HELPERS_MAX)
+            return error_set(ret_error, ERROR_LIMIT, E2BIG, "the machine needs more than %u helper processes",
+                             HELPERS_MAX);
+        if (strv_append(&d->sockets, helpers[i].socket) < 0)
+            return error_oom(ret_error);
+        unlink(helpers[i].socket);
+        r = child_spawn(&o, &h->pid, &h->pidfd, ret_error);
+        if (r == -ENOENT && ret_error)
+            error_set_remedy(*ret_error, "install the package that has %s", helpers[i].argv[0]);
+        if (r < 0)
+            return error_wrap(ret_error, r, "cannot start %s", helpers[i].name);
+        d->n_helpers++;
+        r = wait_for_socket(&helpers[i], h->pidfd, ret_error);
+        if (r < 0)
+            return r;
+        r = sd_event_add_child_pidfd(d->event, &h->source, h->pidfd, WEXITED, on_helper_exit, d);
+        if (r < 0)
+            return error_errno(ret_error, r, "cannot watch %s", helpers[i].name);
+    }
+    return 0;
+}
+
+void domain_stop_helpers(struct domain *d)
+{
+    for (size_t i = 0; i < d->n_helpers; i++) {
+        struct helper *h = &d->helpers[i];
+
+        sd_event_source_disable_unref(h->source);
+        kill(h->pid, SIGTERM);
+        /* they end with QEMU's connection anyway; one that does not is not waited for */
+        struct pollfd fds = {h->pidfd, POLLIN, 0};
+        if (poll(&fds, 1, 200) <= 0)
+            kill(h->pid, SIGKILL);
+        waitpid(h->pid, NULL, 0);
+        fd_close(h->pidfd);
+    }
+    d->n_helpers = 0;
+}
+
+int domain_spawn(struct domain *d, struct error **ret_error)
+{
+    size_t n;
+    const struct machine_fd *fds = machine_get_fds(d->machine, &n);
+    _cleanup_free_ struct child_fd *inherited = calloc(n + 1, sizeof(*inherited));
+    _cleanup_free_ char *log_path = NULL;
+    _cleanup_close_ int log_fd = -EBADF;
+    size_t opened = 0;
+    int r = 0;
+
+    if (!inherited || asprintf(&log_path, "%s/qemu.log", d->dir) < 0) {
+        log_path = NULL;
+        return error_oom(ret_error);
+    }
+    /* A file, not a pipe: QEMU outlives its launcher, and the next one wants to read it too. */
+    log_fd = open(log_path, O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (log_fd < 0)
+        return error_errno(ret_error, errno, "cannot create %s", log_path);
+    r = copy_nvram(d, ret_error);
+    if (r >= 0)
+        r = start_helpers(d, log_fd, ret_error);
+    for (; r >= 0 && opened < n; opened++) {
+        r = open_inherited(d, fds, n, opened, ret_error);
+        if (r < 0)
+            break;
+        inherited[opened] = (struct child_fd){r, fds[opened].number};
+    }
+    if (r >= 0)
+        r = connect_sockets(d, fds, n, ret_error);
+    if (r >= 0) {
+        struct child_options o = {
+            .argv = machine_get_argv(d->machine),
+            .fds = inherited,
+            .n_fds = n,
+            .stdout_fd = log_fd,
+            .stderr_fd = log_fd,
+            .death_signal = d->die_with_us ? SIGKILL : 0,
+            .new_process_group = true,
+        };
+
+        r = child_spawn(&o, &d->pid, &d->pidfd, ret_error);
+        if (r == -ENOENT && ret_error)
+            error_set(ret_error, ERROR_QEMU_NOT_FOUND, ENOENT, "cannot execute %s: there is no such program",
+                      o.argv[0]);
+    }
+    for (size_t i = 0; i < opened; i++)
+        fd_close(inherited[i].fd);
+    if (r < 0)
+        return r;
+    if (process_start_time(d->pid, &d->start_ticks) < 0)
+        d->start_ticks = 0;
+    return 0;
+}
