@@ -8,6 +8,7 @@
  * Errors: functions return 0 or a negative errno; a failed command reaches its callback as `struct error` with code
  * ERROR_QMP and QEMU's class (error_qmp_class()), ERROR_CONNECTION when the monitor is gone, ERROR_TIMED_OUT,
  * ERROR_CANCELLED. Times are microseconds.
+ * Numbers: an integer that int64_t cannot hold is kept exactly, see qmp_json_uint64().
  */
 #pragma once
 
@@ -18,6 +19,28 @@
 
 struct error;
 struct qmp_client;
+
+/* ---- JSON with exact integers ---------------------------------------------------------------------------------- */
+
+/*
+ * jansson's integers are int64_t, and QEMU sends uint64 values. An integer that does not fit is held as a JSON string
+ * of its digits followed by "\0n" (json_string_length() counts the two extra bytes; json_string_value() reads as the
+ * digits). Nothing that comes from a peer can be mistaken for one, because a text with \u0000 is refused. Such values
+ * can be compared by json_equal(), copied, and sent; to print them use qmp_json_dump(), not json_dumps().
+ */
+
+/* A new reference: a plain integer when it fits. NULL when out of memory. */
+json_t *qmp_json_uint64(uint64_t value);
+/* True for every integer from 0 to UINT64_MAX, in either form. */
+bool qmp_json_get_uint64(const json_t *json, uint64_t *ret);
+/* The digits of an integer that int64_t cannot hold; NULL for every other value. Borrowed. */
+const char *qmp_json_big_number(const json_t *json);
+/* Any JSON value. ERROR_BAD_DATA, or ERROR_LIMIT when nested deeper than QEMU's replies are allowed to be. */
+int qmp_json_parse(const char *text, size_t length, json_t **ret, struct error **ret_error);
+/* Text to be freed by the caller; indent 0 is one line. NULL when out of memory. */
+char *qmp_json_dump(const json_t *json, unsigned indent);
+
+/* ---- client ---------------------------------------------------------------------------------------------------- */
 
 enum qmp_state {
     QMP_GREETING,    /* connected, QEMU's greeting has not come yet */
@@ -36,7 +59,7 @@ typedef void (*qmp_state_fn)(struct qmp_client *client, enum qmp_state state, co
                              void *userdata);
 
 /* Takes a connected stream socket (closed by the client). Calls may be queued at once: they are sent after the
- * handshake. priority: of the loop's sources, SD_EVENT_PRIORITY_NORMAL is usual. */
+ * handshake. On failure the fd is closed too. */
 int qmp_client_new(sd_event *event, int fd, struct qmp_client **ret);
 /* Every pending callback is called with ERROR_CANCELLED. NULL is allowed. */
 void qmp_client_free(struct qmp_client *client);
@@ -46,7 +69,21 @@ static inline void qmp_client_freep(struct qmp_client **client)
     *client = NULL;
 }
 
+/* Of the client's sources on the loop; SD_EVENT_PRIORITY_NORMAL at first. */
+int qmp_client_set_priority(struct qmp_client *client, int64_t priority);
+/* Default deadlines are multiplied by this (an emulated guest is slow); 1 at first. */
+void qmp_client_set_timeout_factor(struct qmp_client *client, unsigned factor);
+
 void qmp_client_set_event_handler(struct qmp_client *client, qmp_event_fn handler, void *userdata);
+/* Which events reach the handler: those whose name matches one of the patterns (fnmatch(3)) and no pattern that starts
+ * with '!'; only '!' patterns: all others do. NULL: all. Calls with until_event see every event. Copied. */
+int qmp_client_set_event_filter(struct qmp_client *client, const char *const *patterns);
+/* Of the events whose name matches the pattern, the handler sees at most one of each name per interval: the first at
+ * once, and at the interval's end the newest of those that came meanwhile. The first pattern added that matches an
+ * event counts. interval_usec 0: unlimited. */
+int qmp_client_limit_events(struct qmp_client *client, const char *pattern, uint64_t interval_usec);
+/* Events that a limit left out so far. */
+uint64_t qmp_client_count_dropped_events(const struct qmp_client *client);
 void qmp_client_set_state_handler(struct qmp_client *client, qmp_state_fn handler, void *userdata);
 enum qmp_state qmp_client_get_state(const struct qmp_client *client);
 /* The greeting's "QMP" object, borrowed; NULL before it came. */
@@ -66,12 +103,18 @@ struct qmp_call {
     /* The command is complete only when this event has come, with data[event_key] equal to event_value:
      * device_del ends at DEVICE_DELETED with device == id. The result is then the event's data. */
     const char *until_event, *event_key, *event_value;
+    /* And data[event_key2] equal to event_value2, for events that come several times: a job ends at JOB_STATUS_CHANGE
+     * with id == job and status == "concluded". Keys may be NULL: any event of that name. */
+    const char *event_key2, *event_value2;
+    /* This event (same first key and value) fails the call: DEVICE_UNPLUG_GUEST_ERROR. */
+    const char *fail_event;
     qmp_reply_fn callback; /* may be NULL */
     void *userdata;
 };
 
 /* Queues one command. ret_id (may be NULL) names it for qmp_client_cancel(). On a negative return the callback is not
- * called. A cancelled or timed-out call's late reply is swallowed. */
+ * called; it is never called before this returns. A cancelled or timed-out call that was not sent yet is not sent any
+ * more; if it was, its late reply is swallowed. */
 int qmp_client_call(struct qmp_client *client, const struct qmp_call *call, uint64_t *ret_id);
 /* Calls the callback with ERROR_CANCELLED now; -ENOENT if there is no such call. */
 int qmp_client_cancel(struct qmp_client *client, uint64_t id);
