@@ -19,7 +19,8 @@ static inline void rpc_client_freep(struct rpc_client **client)
 }
 
 /* Sends one call and waits for its answer. params consumed (NULL: none). The server's error comes back with its code,
- * QMP class and text. *ret_result is a new reference. */
+ * QMP class, text and remedy. *ret_result is a new reference (ret_result may be NULL). timeout_usec UINT64_MAX: none.
+ * After -ETIMEDOUT the connection can be used on (the late answer is dropped) unless the request was only half sent. */
 int rpc_client_call(struct rpc_client *client, const char *method, json_t *params, uint64_t timeout_usec,
                     json_t **ret_result, struct error **ret_error);
 /* Waits for the next notification; -ETIMEDOUT without one. For `vmlet events`. */
@@ -30,7 +31,10 @@ typedef void (*rpc_answer_fn)(struct rpc_client *client, json_t *result, const s
 typedef void (*rpc_notify_fn)(struct rpc_client *client, const char *method, json_t *params, void *userdata);
 typedef void (*rpc_closed_fn)(struct rpc_client *client, const struct error *error, void *userdata);
 
-/* From here on only the asynchronous calls may be used. */
+/* `result` and `params` are borrowed, exactly one of `result` and `error` is not NULL. Callbacks may free the client.
+ * When the connection ends every pending call is answered with ConnectionLost, and then `closed` is called once; by
+ * rpc_client_free() they are answered with Cancelled. Notifications that came before are handed out at the first turn.
+ * From here on only the asynchronous calls may be used. */
 int rpc_client_attach(struct rpc_client *client, sd_event *event, rpc_notify_fn notify, rpc_closed_fn closed,
                       void *userdata);
 int rpc_client_call_async(struct rpc_client *client, const char *method, json_t *params, uint64_t timeout_usec,

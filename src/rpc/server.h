@@ -11,6 +11,8 @@
 #include "base/error.h"
 #include "base/event.h"
 
+#define RPC_TYPE_ANY ((json_type)-1)
+
 struct rpc_server;
 struct rpc_call; /* one request that waits for its answer; it outlives its connection */
 
@@ -24,7 +26,7 @@ typedef void (*rpc_handler_fn)(struct rpc_call *call, json_t *params, void *user
 
 struct rpc_param {
     const char *name;
-    json_type type;
+    json_type type; /* JSON_TRUE: a boolean; JSON_REAL: any number; RPC_TYPE_ANY */
     bool required;
     const char *what; /* one line for Describe */
 };
@@ -45,11 +47,15 @@ struct rpc_server_options {
     unsigned (*get_state)(void *userdata); /* index of the present state's bit */
     void *userdata;                        /* for get_state and the handlers */
     uid_t allowed_uid;                     /* besides root; usually geteuid() */
+    uint64_t line_timeout_usec;            /* 0: LIMIT_RPC_LINE_USEC */
+    /* A client was refused, or cut off for what it did: for the program's log. May be NULL; frees nothing. */
+    void (*complain)(const struct rpc_peer *peer, const struct error *error, void *userdata);
 };
 
 int rpc_server_new(sd_event *event, const struct rpc_server_options *options, struct rpc_server **ret,
                    struct error **ret_error);
-/* Pending calls are answered with ConnectionLost; what is queued is flushed as far as the sockets take it at once. */
+/* Pending calls are answered with ConnectionLost (who holds one still ends it, to no effect); what is queued is flushed
+ * as far as the sockets take it at once; the socket's file is removed. May be called by a handler. */
 void rpc_server_free(struct rpc_server *server);
 static inline void rpc_server_freep(struct rpc_server **server)
 {
@@ -62,6 +68,8 @@ int rpc_server_rename(struct rpc_server *server, const char *new_path, struct er
 /* Consumes result (NULL counts as an empty object) and ends the call. */
 void rpc_reply(struct rpc_call *call, json_t *result);
 void rpc_fail(struct rpc_call *call, const struct error *error);
+/* As rpc_fail(), with more members for the error's "data" ("path", "faults"…); an object, consumed. */
+void rpc_fail_with(struct rpc_call *call, const struct error *error, json_t *data);
 const struct rpc_peer *rpc_call_peer(const struct rpc_call *call);
 const char *rpc_call_method(const struct rpc_call *call);
 
@@ -70,7 +78,9 @@ const char *rpc_call_method(const struct rpc_call *call);
 /* A stream of notifications to the connection that a call came from; it lasts until the connection ends or it is freed.
  */
 struct rpc_stream;
-/* After rpc_reply() the call is gone; the stream stays. `closed` is called once when the connection has ended. */
+/* After rpc_reply() the call is gone; the stream stays. `closed` is called once when the connection has ended (also by
+ * rpc_server_free()), and may free the stream. -ENOTCONN when the connection is gone already. What is sent before
+ * rpc_reply() reaches the client before the answer. */
 int rpc_stream_new(struct rpc_call *call, void (*closed)(struct rpc_stream *stream, void *userdata), void *userdata,
                    struct rpc_stream **ret);
 /* One notification {"jsonrpc":"2.0","method":method,"params":params}; params consumed. -ENOBUFS: the reader is too slow
