@@ -12,17 +12,24 @@
 #include "domain/domain-internal.h"
 
 struct control {
-    struct domain *domain;
+    struct domain *domain; /* NULL: none yet, or none any more */
+    struct event_log *events;
+    struct timeline *timeline;
     struct rpc_server *server;
     bool allow_qmp_writes;
     unsigned screenshots; /* taken so far: names the file */
 };
 
+static void complain(const struct rpc_peer *peer, const struct error *error, void *userdata)
+{
+    log_warning_of(error, "a client of the command server (pid %d, uid %u)", (int)peer->pid, (unsigned)peer->uid);
+}
+
 static unsigned get_state(void *userdata)
 {
     struct control *c = userdata;
 
-    return (unsigned)c->domain->lifecycle.state;
+    return c->domain ? (unsigned)c->domain->lifecycle.state : DOMAIN_NO_STATE;
 }
 
 static json_t *success(void)
@@ -122,15 +129,17 @@ static void handle_get_domain(struct rpc_call *call, json_t *params, void *userd
 {
     struct control *c = userdata;
 
-    rpc_reply(call, json_pack("{s:o, s:o, s:o}", "response", success(), "domain", domain_to_json(c->domain), "vmlet",
-                              domain_extra_to_json(c->domain)));
+    /* KubeVirt's launcher answers with an empty text when there is no domain */
+    rpc_reply(call, json_pack("{s:o, s:o*, s:o*}", "response", success(), "domain",
+                              c->domain ? domain_to_json(c->domain) : NULL, "vmlet",
+                              c->domain ? domain_extra_to_json(c->domain) : NULL));
 }
 
 static void handle_get_timeline(struct rpc_call *call, json_t *params, void *userdata)
 {
     struct control *c = userdata;
 
-    rpc_reply(call, timeline_to_json(c->domain->timeline));
+    rpc_reply(call, timeline_to_json(c->timeline));
 }
 
 static void handle_get_qemu_version(struct rpc_call *call, json_t *params, void *userdata)
@@ -336,11 +345,10 @@ static void handle_subscribe(struct rpc_call *call, json_t *params, void *userda
         return;
     }
     /* the answer goes out before the first event, so the count of lost ones is taken first */
-    oldest = event_log_oldest(c->domain->events);
+    oldest = event_log_oldest(c->events);
     lost = first != 0 && first < oldest ? oldest - first : 0;
-    rpc_reply(call,
-              json_pack("{s:I, s:I}", "next", (json_int_t)event_log_next(c->domain->events), "lost", (json_int_t)lost));
-    r = event_log_subscribe(c->domain->events, first, on_event, s, &lost, &s->subscription);
+    rpc_reply(call, json_pack("{s:I, s:I}", "next", (json_int_t)event_log_next(c->events), "lost", (json_int_t)lost));
+    r = event_log_subscribe(c->events, first, on_event, s, &lost, &s->subscription);
     if (r < 0)
         log_warning("a subscriber could not be added: %s", strerror(-r));
 }
@@ -390,9 +398,9 @@ static const struct rpc_method methods[] = {
     {"ResetVirtualMachine", "hard reset", RUNS | STATE_BIT(DOMAIN_PAUSED), vmi_params, handle_reset},
     {"SoftRebootVirtualMachine", "reboot by the guest agent, else the power button", RUNS, vmi_params,
      handle_soft_reboot},
-    {"ShutdownVirtualMachine", "ask the guest to shut down; end it after its grace period", 0, shutdown_params,
-     handle_shutdown},
-    {"KillVirtualMachine", "end QEMU now", 0, vmi_params, handle_kill},
+    {"ShutdownVirtualMachine", "ask the guest to shut down; end it after its grace period", STATES_ALIVE | STATES_FINAL,
+     shutdown_params, handle_shutdown},
+    {"KillVirtualMachine", "end QEMU now", STATES_ALIVE | STATES_FINAL, vmi_params, handle_kill},
     {"GetDomain", "the domain as KubeVirt's api.Domain, and what vmlet knows besides", 0, NULL, handle_get_domain},
     {"GetTimeline", "the marks of the start-up", 0, NULL, handle_get_timeline},
     {"GetQemuVersion", "QEMU's version", MONITORED, NULL, handle_get_qemu_version},
@@ -405,8 +413,8 @@ static const struct rpc_method methods[] = {
     {0},
 };
 
-int control_new(sd_event *event, struct domain *domain, const struct control_options *options, struct control **ret,
-                struct error **ret_error)
+int control_new(sd_event *event, const struct control_options *options, struct event_log *events,
+                struct timeline *timeline, struct control **ret, struct error **ret_error)
 {
     _cleanup_(control_freep)
     struct control *c = calloc(1, sizeof(*c));
@@ -414,7 +422,8 @@ int control_new(sd_event *event, struct domain *domain, const struct control_opt
 
     if (!c)
         return error_oom(ret_error);
-    c->domain = domain;
+    c->events = events;
+    c->timeline = timeline;
     c->allow_qmp_writes = options->allow_qmp_writes;
     struct rpc_server_options server = {
         .path = options->path,
@@ -424,12 +433,18 @@ int control_new(sd_event *event, struct domain *domain, const struct control_opt
         .get_state = get_state,
         .userdata = c,
         .allowed_uid = geteuid(),
+        .complain = complain,
     };
     r = rpc_server_new(event, &server, &c->server, ret_error);
     if (r < 0)
         return error_wrap(ret_error, r, "cannot serve commands");
     *ret = TAKE_PTR(c);
     return 0;
+}
+
+void control_set_domain(struct control *control, struct domain *domain)
+{
+    control->domain = domain;
 }
 
 void control_free(struct control *control)

@@ -13,9 +13,11 @@ struct control_options {
     bool allow_qmp_writes; /* Qmp may change the VM; else only commands that look */
 };
 
-/* Serves one domain. The domain outlives it. */
-int control_new(sd_event *event, struct domain *domain, const struct control_options *options, struct control **ret,
-                struct error **ret_error);
+/* Serves at once; there is no domain yet. `events` and `timeline` are borrowed, and outlive it. */
+int control_new(sd_event *event, const struct control_options *options, struct event_log *events,
+                struct timeline *timeline, struct control **ret, struct error **ret_error);
+/* The domain that the methods act on (borrowed); NULL: there is none (any more), the state is NoState. */
+void control_set_domain(struct control *control, struct domain *domain);
 void control_free(struct control *control);
 DEFINE_CLEANUP(struct control *, control_free)
 struct rpc_server *control_get_server(struct control *control);

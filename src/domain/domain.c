@@ -35,9 +35,9 @@ int domain_new(sd_event *event, const struct domain_options *options, struct dom
     d->pidfd = -EBADF;
     d->dir = strdup(options->dir);
     d->accel_reason = strdup(options->accel_reason ? options->accel_reason : "");
-    d->events = event_log_new();
+    d->events = options->events;
     d->since_wall = realtime_usec();
-    if (!d->dir || !d->accel_reason || !d->events)
+    if (!d->dir || !d->accel_reason)
         return error_oom(ret_error);
     *ret = TAKE_PTR(d);
     return 0;
@@ -63,7 +63,6 @@ void domain_free(struct domain *d)
     STRV_FOREACH (path, d->sockets)
         unlink(*path);
     strv_free(d->sockets);
-    event_log_free(d->events);
     machine_free(d->machine);
     error_free(d->failure);
     json_decref(d->panic_info);
@@ -214,11 +213,6 @@ static void on_qmp_state(struct qmp_client *client, enum qmp_state state, const 
         break;
     case QMP_RUNNING:
         event_disarm_timer(d->start_timer);
-        if (d->start_paused) {
-            d->lifecycle.state = DOMAIN_PAUSED;
-            d->lifecycle.reason = REASON_STARTING_UP;
-            domain_state_changed(d);
-        }
         break;
     case QMP_DISCONNECTED:
         log_debug("the monitor is gone: %s", error ? error_message(error) : "closed");
@@ -255,6 +249,8 @@ int domain_start(struct domain *d, domain_ended_fn ended, void *userdata, struct
     if (r < 0)
         return r;
     timeline_mark(d->timeline, MARK_SPAWN);
+    d->lifecycle.state = DOMAIN_PAUSED;
+    d->lifecycle.reason = REASON_STARTING_UP;
     qmp_client_set_event_handler(d->qmp, domain_on_qmp_event, d);
     qmp_client_set_state_handler(d->qmp, on_qmp_state, d);
     if (d->console)
@@ -271,6 +267,7 @@ int domain_start(struct domain *d, domain_ended_fn ended, void *userdata, struct
         return error_errno(ret_error, r, "cannot watch QEMU");
     d->ended = ended;
     d->ended_userdata = userdata;
+    domain_state_changed(d); /* last: QEMU starts while the state file is written */
     return 0;
 }
 

@@ -27,12 +27,13 @@ struct domain_options {
     enum machine_accel accel;
     const char *accel_reason;  /* for the status; copied */
     struct timeline *timeline; /* borrowed; outlives the domain */
+    struct event_log *events;  /* borrowed; outlives the domain */
     bool start_paused;         /* leave the vCPUs stopped after the start */
     bool die_with_us;          /* QEMU is killed when this process dies: for a VM that nobody can adopt */
     uint64_t grace_usec;       /* of the stop that a guest-side power button starts; from the manifest */
 };
 
-/* NULL events: the VM's log has every change, also the first. *ret is the caller's. Nothing is started yet. */
+/* *ret is the caller's. Nothing is started yet. */
 int domain_new(sd_event *event, const struct domain_options *options, struct domain **ret, struct error **ret_error);
 /* Kills QEMU if it still runs (waits for its end, at most milliseconds), removes sockets, frees everything. */
 void domain_free(struct domain *domain);
