@@ -67,6 +67,10 @@
 #define LIMIT_CONSOLE_QUEUE_BYTES  (1024U * 1024) /* a viewer that reads slower than this loses its connection */
 #define LIMIT_CONSOLE_VIEWERS      16U
 
+/* Network set-up. */
+#define TIMEOUT_NFT_USEC      (10 * USEC_PER_SEC)
+#define LIMIT_NET_STATE_BYTES (1024U * 1024) /* what netsetup keeps about one VM */
+
 /* Events kept for subscribers that come back. */
 #define LIMIT_EVENT_RING 1024U
 
