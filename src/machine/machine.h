@@ -69,6 +69,12 @@ struct machine_host_device {
     const char *address; /* "0000:3b:00.0", an mdev UUID, or "bus:device" */
 };
 
+/* SMBIOS type 1 of the cluster's configuration (VirtualMachineOptions.VirtualMachineSMBios); NULL members are left out.
+ */
+struct machine_smbios {
+    const char *manufacturer, *product, *version, *sku, *family;
+};
+
 /* All that is not in the manifest. Arrays are borrowed for the call. */
 struct machine_facts {
     enum machine_arch arch;
@@ -88,7 +94,12 @@ struct machine_facts {
     unsigned vsock_cid; /* 0: none assigned */
     bool vnc;           /* false: no VNC socket even if the manifest has graphics (QEMU built without it) */
     bool serial_log;    /* write virt-serial0-log */
-    bool firmware_log;  /* isa-debugcon to QEMUSeaBiosDebugPipe */
+    bool firmware_log;  /* isa-debugcon to QEMUSeaBiosDebugPipe, a fifo in private_dir */
+    int64_t now;        /* seconds since the epoch, for clock.utc.offsetSeconds; 0: not known */
+    const struct machine_smbios *smbios; /* NULL: KubeVirt's own values */
+    bool no_free_page_reporting;         /* the cluster's configuration */
+    const char *virtiofs_socket_dir;     /* daemons listen there already, as <filesystem>.sock; NULL: we start them */
+    const char *virtiofsd;               /* the program for that; NULL: "virtiofsd" */
 };
 
 /* A fd that the QEMU process is to inherit under a fixed number. The domain opens it before the spawn. */
@@ -100,10 +111,11 @@ enum machine_fd_kind {
 };
 
 /* The roles that the domain looks for among the listening sockets. */
-#define MACHINE_ROLE_QMP    "qmp"
-#define MACHINE_ROLE_AGENT  "agent"
-#define MACHINE_ROLE_SERIAL "serial"
-#define MACHINE_ROLE_LOG    "serial-log"
+#define MACHINE_ROLE_QMP     "qmp"
+#define MACHINE_ROLE_AGENT   "agent"
+#define MACHINE_ROLE_SERIAL  "serial"
+#define MACHINE_ROLE_LOG     "serial-log"
+#define MACHINE_ROLE_METRICS "downward-metrics"
 
 struct machine_fd {
     int number;
@@ -118,6 +130,7 @@ struct machine_helper {
     const char *name; /* "swtpm" */
     char *const *argv;
     const char *socket;
+    const char *directory; /* its state: made 0700 before it starts; NULL: none */
 };
 
 /* One device or setting of the machine, for people and programs. */
@@ -152,5 +165,19 @@ const struct machine_item *machine_get_items(const struct machine *machine, size
 const char *machine_get_nvram(const struct machine *machine, const char **ret_template);
 /* The target name that the guest's disk has in KubeVirt's status ("vda", "sda"), or NULL. */
 const char *machine_disk_target(const struct machine *machine, const char *disk);
+/* QEMU's id of the disk's drive, and of the block node on top (NULL for an empty tray); NULL if there is no such disk.
+ */
+const char *machine_disk_id(const struct machine *machine, const char *disk, const char **ret_node);
+/* QEMU's id of an interface's card, for set_link and device_del; NULL if it has none. */
+const char *machine_nic_id(const struct machine *machine, const char *interface);
+/* QEMU's id of the balloon, or NULL when there is none. */
+const char *machine_balloon_id(const struct machine *machine);
+/* Variables that QEMU's environment needs beside ours ("TZ=Europe/Berlin"); NULL when there are none. */
+char *const *machine_get_environment(const struct machine *machine);
+/*
+ * The firmware files that machine_build() may want: the caller finds out which exist, and passes those as
+ * known_firmware. 0 or -ENOMEM; the list is the caller's (strv_free()).
+ */
+int machine_list_firmware(enum machine_arch arch, const char *firmware_dir, char ***ret);
 /* {"name", "uuid", "arch", "accel", "machineType", "cpu": …, "devices": […], …}: a new reference. */
 json_t *machine_to_json(const struct machine *machine);
