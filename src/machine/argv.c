@@ -252,7 +252,7 @@ void chardev_listen(struct build *b, const char *id, const char *role, const cha
 
 /* ---- faults ---------------------------------------------------------------------------------------------------- */
 
-static void fault(struct build *b, size_t *count, const struct node *at, const char *format, va_list ap)
+_printf_(4, 0) static void fault(struct build *b, size_t *count, const struct node *at, const char *format, va_list ap)
 {
     const char *message = arena_vprintf(b->arena, format, ap);
 

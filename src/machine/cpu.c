@@ -139,10 +139,9 @@ static void cpu_hyperv(struct flags *f)
     if (!hv)
         return;
     for (size_t i = 0; i < ELEMENTSOF(enlightenments); i++) {
-        const struct vmi_feature *const *field =
-            (const struct vmi_feature *const *)((const char *)hv + enlightenments[i].offset);
+        const void *field = (const char *)hv + enlightenments[i].offset;
 
-        if (vmi_feature_on(*field))
+        if (vmi_feature_on(*(const struct vmi_feature *const *)field))
             flag_on(f, enlightenments[i].flag, true);
     }
     hyperv_with_values(f, hv);
