@@ -99,17 +99,17 @@ static void build_features(struct build *b)
     }
 }
 
-/* What happens when the guest ends itself: the domain reads the run state and then ends QEMU. */
+/* What happens when the guest ends itself: SHUTDOWN with its reason (guest-shutdown, guest-panic), then QEMU's exit. */
 static void build_actions(struct build *b)
 {
     bool terminate = b->domain->reboot_policy == VMI_REBOOT_TERMINATE;
     const char *watchdog = b->watchdog_action;
 
     option(b, SECTION_MACHINE, "-action",
-           text(b, "shutdown=pause,panic=pause%s%s%s", terminate ? ",reboot=shutdown" : "",
+           text(b, "shutdown=poweroff,panic=shutdown%s%s%s", terminate ? ",reboot=shutdown" : "",
                 watchdog ? ",watchdog=" : "", watchdog ? watchdog : ""));
-    item(b, NULL, NULL, "guest shutdown and panic: QEMU stays, stopped, until the launcher ends it",
-         "the reason can still be read after the launcher itself was restarted");
+    item(b, NULL, NULL, "guest shutdown and panic end QEMU",
+         "its last event says which it was, and no process stays behind, not even when the launcher is gone");
     if (terminate)
         item(b, b->domain->at, NULL, "a guest reboot is a power-off", "rebootPolicy Terminate in the manifest");
 }
