@@ -62,6 +62,12 @@
 #define SHUTDOWN_REPEAT_USEC         (5 * USEC_PER_SEC)
 #define DEFAULT_GRACE_PERIOD_SECONDS 30U
 
+/* The guest's clock is set by the agent after a pause: tried again, and given up (compat §1.2). */
+#define CLOCK_RETRY_USEC (5 * USEC_PER_SEC)
+#define CLOCK_TRY_USEC   (60 * USEC_PER_SEC)
+/* A guest that nobody thawed, and that could not be thawed, is tried again. */
+#define THAW_RETRY_USEC  (5 * USEC_PER_SEC)
+
 /* Console. */
 #define LIMIT_CONSOLE_REPLAY_BYTES (256U * 1024)
 #define LIMIT_CONSOLE_QUEUE_BYTES  (1024U * 1024) /* a viewer that reads slower than this loses its connection */

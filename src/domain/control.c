@@ -17,6 +17,8 @@ struct control {
     struct timeline *timeline;
     struct rpc_server *server;
     bool allow_qmp_writes;
+    rpc_handler_fn sync;
+    void *sync_userdata;
     unsigned screenshots; /* taken so far: names the file */
 };
 
@@ -43,6 +45,16 @@ static void fail(struct rpc_call *call, enum error_code code, int err, const cha
 
     error_set(&e, code, err, "%s: %s", rpc_call_method(call), text);
     rpc_fail(call, e);
+}
+
+static void handle_sync(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+
+    if (c->sync)
+        c->sync(call, params, c->sync_userdata);
+    else
+        fail(call, ERROR_NOT_SUPPORTED, EOPNOTSUPP, "this VM was started with its manifest, and takes no other");
 }
 
 /* The answer of an action on the domain, when it could be begun. */
@@ -123,6 +135,49 @@ static void handle_kill(struct rpc_call *call, json_t *params, void *userdata)
 
     domain_kill(c->domain, asker(call, why, sizeof(why)));
     rpc_reply(call, success());
+}
+
+static void handle_freeze(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+    json_int_t seconds = json_integer_value(json_object_get(params, "unfreezeTimeoutSeconds"));
+    int r = domain_freeze(c->domain, seconds > 0 ? (uint64_t)seconds * USEC_PER_SEC : 0, on_action, call);
+
+    if (r < 0)
+        fail(call, ERROR_AGENT_NOT_CONNECTED, r, "the guest agent is not connected");
+}
+
+static void handle_unfreeze(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+    int r = domain_unfreeze(c->domain, on_action, call);
+
+    if (r < 0)
+        fail(call, ERROR_AGENT_NOT_CONNECTED, r, "the guest agent is not connected");
+}
+
+static void handle_guest_info(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+
+    rpc_reply(call, json_pack("{s:o, s:o}", "response", success(), "guestInfoResponse",
+                              guest_info_to_json(c->domain->guest_info)));
+}
+
+static void handle_users(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+
+    rpc_reply(call, json_pack("{s:o, s:{s:o}}", "response", success(), "guestUserListResponse", "items",
+                              guest_info_users_to_json(c->domain->guest_info, SIZE_MAX)));
+}
+
+static void handle_filesystems(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+
+    rpc_reply(call, json_pack("{s:o, s:{s:o}}", "response", success(), "guestFilesystemsResponse", "items",
+                              guest_info_filesystems_to_json(c->domain->guest_info, SIZE_MAX)));
 }
 
 static void handle_get_domain(struct rpc_call *call, json_t *params, void *userdata)
@@ -361,10 +416,20 @@ static const struct rpc_param vmi_params[] = {
     {"options", JSON_OBJECT, false, "VirtualMachineOptions"},
     {0},
 };
+static const struct rpc_param sync_params[] = {
+    {"vmi", JSON_OBJECT, true, "the VirtualMachineInstance"},
+    {"options", JSON_OBJECT, false, "VirtualMachineOptions"},
+    {0},
+};
 static const struct rpc_param shutdown_params[] = {
     {"vmi", JSON_OBJECT, false, "the VirtualMachineInstance"},
     {"options", JSON_OBJECT, false, "VirtualMachineOptions"},
     {"gracePeriodSeconds", JSON_INTEGER, false, "instead of the VM's own grace period; 0 kills"},
+    {0},
+};
+static const struct rpc_param freeze_params[] = {
+    {"vmi", JSON_OBJECT, false, "the VirtualMachineInstance"},
+    {"unfreezeTimeoutSeconds", JSON_INTEGER, false, "0: no limit"},
     {0},
 };
 static const struct rpc_param exec_params[] = {
@@ -393,6 +458,7 @@ static const struct rpc_param subscribe_params[] = {
 #define RUNS      (STATE_BIT(DOMAIN_RUNNING) | STATE_BIT(DOMAIN_BLOCKED))
 
 static const struct rpc_method methods[] = {
+    {"SyncVirtualMachine", "make the VM what the manifest says: start it, resume it", 0, sync_params, handle_sync},
     {"PauseVirtualMachine", "stop the vCPUs", RUNS | STATE_BIT(DOMAIN_PAUSED), vmi_params, handle_pause},
     {"UnpauseVirtualMachine", "let the vCPUs run again", RUNS | STATE_BIT(DOMAIN_PAUSED), vmi_params, handle_unpause},
     {"ResetVirtualMachine", "hard reset", RUNS | STATE_BIT(DOMAIN_PAUSED), vmi_params, handle_reset},
@@ -403,6 +469,12 @@ static const struct rpc_method methods[] = {
     {"KillVirtualMachine", "end QEMU now", STATES_ALIVE | STATES_FINAL, vmi_params, handle_kill},
     {"GetDomain", "the domain as KubeVirt's api.Domain, and what vmlet knows besides", 0, NULL, handle_get_domain},
     {"GetTimeline", "the marks of the start-up", 0, NULL, handle_get_timeline},
+    {"FreezeVirtualMachine", "freeze the guest's file systems; they thaw by themselves after the given time",
+     RUNS | STATE_BIT(DOMAIN_PAUSED), freeze_params, handle_freeze},
+    {"UnfreezeVirtualMachine", "thaw them", RUNS | STATE_BIT(DOMAIN_PAUSED), vmi_params, handle_unfreeze},
+    {"GetGuestInfo", "what the guest agent tells of the guest, from memory", STATES_ALIVE, NULL, handle_guest_info},
+    {"GetUsers", "who is logged in in the guest, from memory", STATES_ALIVE, NULL, handle_users},
+    {"GetFilesystems", "the guest's file systems, from memory", STATES_ALIVE, NULL, handle_filesystems},
     {"GetQemuVersion", "QEMU's version", MONITORED, NULL, handle_get_qemu_version},
     {"GetScreenshot", "a PNG of the guest's display", MONITORED, vmi_params, handle_screenshot},
     {"Exec", "run a program in the guest by its agent", RUNS, exec_params, handle_exec},
@@ -425,6 +497,8 @@ int control_new(sd_event *event, const struct control_options *options, struct e
     c->events = events;
     c->timeline = timeline;
     c->allow_qmp_writes = options->allow_qmp_writes;
+    c->sync = options->sync;
+    c->sync_userdata = options->sync_userdata;
     struct rpc_server_options server = {
         .path = options->path,
         .listen_fd = -1,

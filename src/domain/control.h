@@ -11,6 +11,8 @@ struct control;
 struct control_options {
     const char *path;      /* the socket */
     bool allow_qmp_writes; /* Qmp may change the VM; else only commands that look */
+    rpc_handler_fn sync;   /* SyncVirtualMachine; NULL: not supported here, the VM is what it was started with */
+    void *sync_userdata;
 };
 
 /* Serves at once; there is no domain yet. `events` and `timeline` are borrowed, and outlive it. */

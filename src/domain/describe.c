@@ -51,7 +51,7 @@ json_t *domain_to_json(const struct domain *d)
 
     return json_pack(
         "{s:s, s:s, s:{s:s, s:s, s:s*}, s:{s:s, s:s, s:s, s:{s:I, s:s}, s:{s:{s:s, s:s}}, s:{s:{s:I, s:I, s:I}},"
-        " s:{s:o, s:o, s:o}, s:{s:{s:s*, s:o}}}, s:{s:s, s:s, s:I, s:O*}}",
+        " s:{s:o, s:o, s:o}, s:{s:{s:s*, s:o}}}, s:{s:s, s:s, s:I, s:O*, s:o, s:o, s:{s:O*}}}",
         "kind", "Domain", "apiVersion", "", "ObjectMeta", "name", d->vmi->name, "namespace", d->vmi->namespace_, "uid",
         d->vmi->uid, "Spec", "Name", d->vmi->domain_name, "UUID", spec->firmware.uuid, "Type",
         d->accel == MACHINE_ACCEL_KVM ? "kvm" : "qemu", "Memory", "Value", (json_int_t)spec->memory.guest.value, "Unit",

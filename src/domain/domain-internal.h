@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include "domain/domain.h"
+#include "domain/guest-info.h"
 
 #define HELPERS_MAX 16U
 
@@ -61,7 +62,11 @@ struct domain {
     bool agent_open;      /* the guest holds its end of the channel open */
     bool agent_connected; /* and the agent has answered */
     char *agent_version;
-    char *pause_volume; /* the volume whose I/O error paused the guest */
+    struct guest_info *guest_info;
+    sd_event_source *thaw_timer, *clock_timer;
+    uint64_t thaw_deadline_wall; /* CLOCK_REALTIME; 0: not frozen, or without a limit */
+    uint64_t clock_give_up;      /* until when the guest's clock is tried to be set */
+    char *pause_volume;          /* the volume whose I/O error paused the guest */
     unsigned panic_count;
     json_t *panic_info;
 
@@ -85,5 +90,8 @@ void domain_state_changed(struct domain *d);
 void domain_fail(struct domain *d, struct error *error); /* takes the error; the first one counts */
 /* agent.c */
 void domain_agent_channel(struct domain *d, bool open);
+/* The guest was stopped for a while: its clock is set by the agent, tried for a minute. */
+void domain_set_guest_clock(struct domain *d);
+void domain_guest_info_changed(struct guest_info *info, const char *command, void *userdata);
 /* statefile.c */
 int domain_write_state(const struct domain *d, struct error **ret_error);

@@ -37,7 +37,8 @@ int domain_new(sd_event *event, const struct domain_options *options, struct dom
     d->accel_reason = strdup(options->accel_reason ? options->accel_reason : "");
     d->events = options->events;
     d->since_wall = realtime_usec();
-    if (!d->dir || !d->accel_reason)
+    d->guest_info = guest_info_new(event, domain_guest_info_changed, d);
+    if (!d->guest_info || !d->dir || !d->accel_reason)
         return error_oom(ret_error);
     *ret = TAKE_PTR(d);
     return 0;
@@ -59,6 +60,9 @@ void domain_free(struct domain *d)
     stop_done(&d->stop);
     qmp_client_free(d->qmp);
     qga_client_free(d->agent);
+    guest_info_free(d->guest_info);
+    sd_event_source_disable_unref(d->thaw_timer);
+    sd_event_source_disable_unref(d->clock_timer);
     console_free(d->console);
     STRV_FOREACH (path, d->sockets)
         unlink(*path);
@@ -346,6 +350,11 @@ struct console *domain_get_console(struct domain *d)
 struct qmp_client *domain_get_qmp(struct domain *d)
 {
     return d->pid > 0 ? d->qmp : NULL;
+}
+
+struct guest_info *domain_get_guest_info(struct domain *d)
+{
+    return d->guest_info;
 }
 
 const char *domain_get_outcome(const struct domain *d)

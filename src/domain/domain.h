@@ -19,6 +19,7 @@
 #include "machine/machine.h"
 
 struct domain;
+struct guest_info;
 
 struct domain_options {
     const struct vmi *vmi;   /* borrowed; outlives the domain */
@@ -63,6 +64,11 @@ void domain_kill(struct domain *domain, const char *why);
 /* ACPI button without a deadline; guest-shutdown mode reboot if the agent is connected. */
 int domain_soft_reboot(struct domain *domain, domain_done_fn done, void *userdata);
 
+/* Freezes the guest's file systems; thaws them by itself after timeout_usec (0: never). Success at once when they are
+ * frozen already or the guest is paused. -ENOTCONN: no agent. */
+int domain_freeze(struct domain *domain, uint64_t timeout_usec, domain_done_fn done, void *userdata);
+int domain_unfreeze(struct domain *domain, domain_done_fn done, void *userdata);
+
 /* Runs a program in the guest by the agent; see qga_client_exec() for the result. */
 int domain_exec(struct domain *domain, const char *path, json_t *arguments, uint64_t timeout_usec, qga_reply_fn done,
                 void *userdata, struct error **ret_error);
@@ -75,6 +81,8 @@ struct console *domain_get_console(struct domain *domain);  /* NULL: the VM has 
 struct qmp_client *domain_get_qmp(struct domain *domain);   /* NULL before the start and after the end */
 struct qga_client *domain_get_agent(struct domain *domain); /* NULL unless domain_agent_connected() */
 bool domain_agent_connected(const struct domain *domain);
+/* What the agent tells of the guest. */
+struct guest_info *domain_get_guest_info(struct domain *domain);
 /* How it ended, one sentence: "the guest shut down 2.1 s after the power button"; NULL while it lives. */
 const char *domain_get_outcome(const struct domain *domain);
 /* The end of what QEMU wrote to stderr, to be freed; NULL if nothing. */

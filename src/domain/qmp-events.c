@@ -24,8 +24,10 @@ static void on_resume(struct domain *d, json_t *data)
     free(d->pause_volume);
     d->pause_volume = NULL;
     timeline_mark(d->timeline, MARK_RUNNING);
-    if (lifecycle_resumed(&d->lifecycle))
-        domain_state_changed(d);
+    if (!lifecycle_resumed(&d->lifecycle))
+        return;
+    domain_state_changed(d);
+    domain_set_guest_clock(d);
 }
 
 static void on_suspend(struct domain *d, json_t *data)

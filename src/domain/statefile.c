@@ -28,11 +28,12 @@ int domain_write_state(const struct domain *d, struct error **ret_error)
         path = NULL;
         return error_oom(ret_error);
     }
-    state = json_pack("{s:i, s:s*, s:I, s:I, s:s, s:s, s:s*, s:s, s:s, s:I, s:s*}", "version", STATE_FILE_VERSION,
+    state = json_pack("{s:i, s:s*, s:I, s:I, s:s, s:s, s:s*, s:s, s:s, s:I, s:s*, s:I}", "version", STATE_FILE_VERSION,
                       "bootId", boot, "pid", (json_int_t)d->pid, "startTime", (json_int_t)d->start_ticks, "name",
                       d->vmi->name, "namespace", d->vmi->namespace_, "uid", d->vmi->uid, "state",
                       domain_state_name(d->lifecycle.state), "reason", domain_reason_name(d->lifecycle.reason),
-                      "sequence", (json_int_t)event_log_next(d->events), "pauseVolume", d->pause_volume);
+                      "sequence", (json_int_t)event_log_next(d->events), "pauseVolume", d->pause_volume, "thawDeadline",
+                      (json_int_t)d->thaw_deadline_wall);
     text = state ? json_dumps(state, JSON_INDENT(2)) : NULL;
     json_decref(state);
     if (!text)
