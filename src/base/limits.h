@@ -24,23 +24,24 @@
 #define LIMIT_RPC_LINE_USEC     (30 * USEC_PER_SEC) /* from the first byte of a request to its line end */
 
 /* QMP and guest agent. */
-#define LIMIT_QMP_MESSAGE_BYTES  (64U * 1024 * 1024)
-#define LIMIT_QMP_NESTING        128U
-#define LIMIT_QGA_MESSAGE_BYTES  (64U * 1024 * 1024)
-#define LIMIT_QMP_QUEUE          65536U /* calls of one client that have no answer yet */
+#define LIMIT_QMP_MESSAGE_BYTES (64U * 1024 * 1024)
+#define LIMIT_QMP_NESTING       128U
+#define LIMIT_QGA_MESSAGE_BYTES (64U * 1024 * 1024)
+#define LIMIT_QMP_QUEUE         65536U /* calls of one client that have no answer yet */
 /* QEMU's monitor/monitor-internal.h: with out-of-band enabled it stops reading at 8 unanswered commands
  * (QMP_REQ_QUEUE_LEN_MAX). Fewer of ours leave room for the one that must get through. */
 #define LIMIT_QMP_IN_FLIGHT   6U
 #define LIMIT_QMP_EVENT_NAMES 256U /* that a rate limit keeps state for */
 #define LIMIT_QMP_EVENT_RULES 64U
 #define LIMIT_QGA_QUEUE       256U
-#define LIMIT_QGA_FILE_CHUNK  (48U * 1024) /* of a guest file in one command; the agent's own default for reads is 4 KiB */
+#define LIMIT_QGA_FILE_CHUNK                                                                                           \
+    (48U * 1024) /* of a guest file in one command; the agent's own default for reads is 4 KiB */
 #define LIMIT_QEMU_STDERR_BYTES  (16U * 1024) /* the end of what QEMU wrote is kept for error texts */
 #define LIMIT_CHILD_OUTPUT_BYTES (1024U * 1024)
 
 /* Waiting for QEMU. All are multiplied by TCG_TIMEOUT_FACTOR where the guest is emulated. */
 #define TIMEOUT_QMP_GREETING_USEC (30 * USEC_PER_SEC)
-#define TIMEOUT_QMP_QUICK_USEC    (10 * USEC_PER_SEC)   /* answers from memory: query-*, device properties */
+#define TIMEOUT_QMP_QUICK_USEC    (10 * USEC_PER_SEC) /* answers from memory: query-*, device properties */
 #define TIMEOUT_QMP_DEFAULT_USEC  (30 * USEC_PER_SEC)
 #define TIMEOUT_QMP_STORAGE_USEC  (120 * USEC_PER_SEC)  /* waits for disks: drains, opens or flushes images */
 #define TIMEOUT_QMP_MEMORY_USEC   (600 * USEC_PER_SEC)  /* touches guest memory: preallocation, memsave */
@@ -54,9 +55,9 @@
 /* guest-exec has no event, so its end must be asked for; the interval doubles from the first to the second. */
 #define QGA_EXEC_POLL_MIN_USEC (5 * USEC_PER_MSEC)
 #define QGA_EXEC_POLL_MAX_USEC (100 * USEC_PER_MSEC)
-#define TIMEOUT_QEMU_TERM_USEC    (2 * USEC_PER_SEC) /* from SIGTERM to SIGKILL */
-#define TIMEOUT_QEMU_QUIT_USEC    (2 * USEC_PER_SEC) /* from `quit` to SIGTERM */
-#define TCG_TIMEOUT_FACTOR        10U
+#define TIMEOUT_QEMU_TERM_USEC (2 * USEC_PER_SEC) /* from SIGTERM to SIGKILL */
+#define TIMEOUT_QEMU_QUIT_USEC (2 * USEC_PER_SEC) /* from `quit` to SIGTERM */
+#define TCG_TIMEOUT_FACTOR     10U
 
 /* Graceful stop: the ACPI button is pressed again at this interval, because a guest that boots can miss it. */
 #define SHUTDOWN_REPEAT_USEC         (5 * USEC_PER_SEC)

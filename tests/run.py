@@ -1,0 +1,254 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Run the test suites and add them up to one closing line: `N passed, N failed, N skipped`.
+
+A suite is `unit` (meson's tests, gcc), `asan` (the same programs with the address and undefined-behaviour sanitizers),
+or any folder tests/NAME that holds a test_*.py: pytest runs it. A new folder is found without an edit here. A folder
+with a file `suite.ini` can say more:
+
+    [suite]
+    slow = true       ; not part of `./dev test`: it is run when named, and by .ci/run
+    serial = true     ; its tests must not run two at a time
+    timeout = 600     ; seconds for one test (default 180)
+
+With VMLET_MUST_WORK=1 a skip is a failure, unless tests/skips.txt allows it for a reason that holds on this machine.
+"""
+import argparse
+import configparser
+import fnmatch
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+LOGS = TOP / "build" / "test-logs"
+MESON_SUITES = {
+    "unit": ("build", []),
+    "asan": ("build-asan", ["-Db_sanitize=address,undefined"]),
+}
+# Longest first would be quicker, but what is quick and broad first tells a developer sooner.
+FIRST = ["lint", "unit", "asan", "golden", "cli", "qmp", "storage"]
+SUITE_SECONDS = 30 * 60
+
+# What a line of tests/skips.txt may name as the reason, and how it is checked.
+CONDITIONS = {
+    "not-root": lambda: os.geteuid() != 0,
+    "no-kvm": lambda: not os.access("/dev/kvm", os.R_OK | os.W_OK),
+    "no-dummy-links": lambda: not command("ip", "link", "add", "vmletprobe0", "type", "dummy", undo="ip link del vmletprobe0"),
+    "no-vhost-net": lambda: not os.path.exists("/dev/vhost-net"),
+    "no-vhost-vsock": lambda: not os.path.exists("/dev/vhost-vsock"),
+    "no-vfio": lambda: not os.path.exists("/dev/vfio"),
+    "no-hugepages": lambda: Path("/proc/sys/vm/nr_hugepages").read_text().strip() == "0",
+    "no-oom-adjust": lambda: not may_lower_oom_score(),
+}
+
+
+def command(*argv, undo=None):
+    ok = subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
+    if ok and undo:
+        subprocess.run(undo.split(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    return ok
+
+
+def may_lower_oom_score():
+    child = "open('/proc/self/oom_score_adj', 'w').write('-1')"
+    return command(sys.executable, "-c", child)
+
+
+class Outcome:
+    """Counts of one suite, and the names of what failed or was skipped."""
+
+    def __init__(self):
+        self.passed = 0
+        self.failed = []
+        self.skipped = []  # (test, reason)
+
+    def add(self, other):
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+
+
+def run(argv, log, env=None):
+    """Run in a process group of its own, output to `log` and (-v) here. None when it took longer than allowed."""
+    with open(log, "wb") as out:
+        process = subprocess.Popen(
+            argv, cwd=TOP, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            return process.wait(timeout=SUITE_SECONDS)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt) as fault:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if isinstance(fault, KeyboardInterrupt):
+                raise
+            return None
+
+
+def tail(log, lines=60):
+    text = Path(log).read_text(errors="replace").splitlines()
+    return "\n".join(text[-lines:])
+
+
+def build(folder, options):
+    folder = TOP / folder
+    if not (folder / "build.ninja").exists():
+        command("rm", "-rf", str(folder))
+        subprocess.run(["meson", "setup", str(folder), *options], cwd=TOP, check=False, stdout=subprocess.DEVNULL)
+    LOGS.mkdir(parents=True, exist_ok=True)
+    log = LOGS / f"ninja-{folder.name}.log"
+    if run(["ninja", "-C", str(folder)], log) != 0:
+        print(tail(log))
+        return False
+    return True
+
+
+def run_meson(name):
+    folder, options = MESON_SUITES[name]
+    outcome = Outcome()
+    if not build(folder, options):
+        outcome.failed.append(f"{name}: the build in {folder}")
+        return outcome
+    log = LOGS / f"{name}.log"
+    results = TOP / folder / "meson-logs" / "testlog.json"
+    results.unlink(missing_ok=True)
+    env = dict(os.environ, ASAN_OPTIONS="detect_leaks=1:abort_on_error=1", UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1")
+    code = run(["meson", "test", "-C", folder, "--no-rebuild", "--print-errorlogs"], log, env)
+    tests = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    for test in tests:
+        label = f"{name}:{test['name'].split(':')[-1]}"
+        if test["result"] in ("OK", "EXPECTEDFAIL"):
+            outcome.passed += 1
+        elif test["result"] == "SKIP":
+            outcome.skipped.append((label, "exit code 77"))
+        else:
+            outcome.failed.append(f"{label} ({test['result'].lower()})")
+    if code is None or (code != 0 and not outcome.failed) or not tests:
+        outcome.failed.append(f"{name}: meson test " + ("took too long" if code is None else f"ended with {code}"))
+    if outcome.failed:
+        print(tail(log, 200))
+    return outcome
+
+
+def settings(name):
+    parser = configparser.ConfigParser(inline_comment_prefixes=";")
+    parser.read(TOP / "tests" / name / "suite.ini")
+    section = parser["suite"] if parser.has_section("suite") else {}
+    return {
+        "slow": section.get("slow", "false") == "true",
+        "serial": section.get("serial", "false") == "true",
+        "timeout": int(section.get("timeout", "180")),
+    }
+
+
+def run_pytest(name, verbose):
+    chosen = settings(name)
+    outcome = Outcome()
+    LOGS.mkdir(parents=True, exist_ok=True)
+    log, report = LOGS / f"{name}.log", LOGS / f"{name}.xml"
+    report.unlink(missing_ok=True)
+    argv = [sys.executable, "-m", "pytest", f"tests/{name}", "-ra", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    argv += [f"--timeout={chosen['timeout']}"]
+    if not chosen["serial"]:
+        argv += ["-n", str(min(2, os.cpu_count() or 1)), "--dist", "loadfile"]
+    env = dict(os.environ, PYTHONPATH=str(TOP / "tests"), PYTHONDONTWRITEBYTECODE="1")
+    code = run(argv, log, env)
+    if report.exists():
+        for case in ElementTree.parse(report).iter("testcase"):
+            label = f"{name}:{case.get('classname', '').split('.')[-1]}::{case.get('name')}"
+            skip = case.find("skipped")
+            if case.find("failure") is not None or case.find("error") is not None:
+                outcome.failed.append(label)
+            elif skip is not None and skip.get("type") != "pytest.xfail":
+                outcome.skipped.append((label, skip.get("message", "")))
+            else:
+                outcome.passed += 1
+    if code is None:
+        outcome.failed.append(f"{name}: took longer than {SUITE_SECONDS // 60} minutes and was killed")
+    elif code != 0 and not outcome.failed:
+        outcome.failed.append(f"{name}: pytest ended with {code}")
+    if outcome.failed or verbose:
+        print(tail(log, 200))
+    return outcome
+
+
+def judge_skips(outcome):
+    """VMLET_MUST_WORK=1: what was skipped without an allowed reason has failed."""
+    allowed = []
+    for line in (TOP / "tests" / "skips.txt").read_text().splitlines():
+        line = line.split("#")[0].split()
+        if line:
+            pattern, condition = line
+            allowed.append((pattern, condition))
+    holds = {}
+    kept = []
+    for test, reason in outcome.skipped:
+        condition = next((c for p, c in allowed if fnmatch.fnmatchcase(test, p)), None)
+        if condition and holds.setdefault(condition, CONDITIONS[condition]()):
+            kept.append((test, f"{condition}: {reason}"))
+        else:
+            outcome.failed.append(f"{test} was skipped, and this machine could run it ({reason})")
+    outcome.skipped = kept
+
+
+def find_suites():
+    found = set(MESON_SUITES)
+    for folder in (TOP / "tests").iterdir():
+        if folder.is_dir() and any(folder.glob("**/test_*.py")):
+            found.add(folder.name)
+    return sorted(found, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))
+
+
+def main():
+    suites = find_suites()
+    parser = argparse.ArgumentParser(prog="dev test", description="Run the tests that need no cluster.")
+    parser.add_argument("suite", nargs="*", help="only these: " + " ".join(suites))
+    parser.add_argument("--list", action="store_true", help="name the suites")
+    parser.add_argument("--slow", action="store_true", help="the slow suites too")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print what passing suites print")
+    options = parser.parse_args()
+    if options.list:
+        for name in suites:
+            print(name + ("  (slow)" if name not in MESON_SUITES and settings(name)["slow"] else ""))
+        return 0
+    unknown = [name for name in options.suite if name not in suites]
+    if unknown:
+        parser.error(f"no such suite: {' '.join(unknown)} (there are: {' '.join(suites)})")
+    chosen = options.suite or [n for n in suites if options.slow or n in MESON_SUITES or not settings(n)["slow"]]
+
+    total = Outcome()
+    start = time.monotonic()
+    if not build(*MESON_SUITES["unit"]):
+        total.failed.append("the build in build")
+        chosen = []
+    for position, name in enumerate(chosen, 1):
+        begin = time.monotonic()
+        print(f"[{position}/{len(chosen)}] {name} …", flush=True)
+        outcome = run_meson(name) if name in MESON_SUITES else run_pytest(name, options.verbose)
+        total.add(outcome)
+        print(
+            f"[{position}/{len(chosen)}] {name}: {outcome.passed} passed, {len(outcome.failed)} failed,"
+            f" {len(outcome.skipped)} skipped in {time.monotonic() - begin:.0f} s",
+            flush=True,
+        )
+    if os.environ.get("VMLET_MUST_WORK") == "1":
+        judge_skips(total)
+    for test, reason in total.skipped:
+        print(f"skipped: {test}: {reason}")
+    for test in total.failed:
+        print(f"FAILED: {test}")
+    print(f"took {time.monotonic() - start:.0f} s; logs in {LOGS.relative_to(TOP)}")
+    print(f"{total.passed} passed, {len(total.failed)} failed, {len(total.skipped)} skipped", flush=True)
+    return 1 if total.failed or total.passed == 0 else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
