@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* For a name that is not known: the known one that was probably meant. */
+#include <strings.h>
+
+#include "base/strbuf.h"
+#include "json/decode.h"
+
+/* Names are compared up to this length; all of the API's are shorter. */
+#define NAME_MAX_LENGTH 40
+/* Objects with at most so many fields are listed whole when no name is near. */
+#define LISTED_FIELDS 8
+#define SEARCH_DEPTH  12
+
+static char lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
+}
+
+/* Insertions, deletions, changes, and two neighbours swapped (optimal string alignment), letter case ignored. */
+static unsigned distance(const char *a, const char *b)
+{
+    unsigned rows[3][NAME_MAX_LENGTH + 2];
+    size_t n = strlen(a), m = strlen(b);
+    unsigned *before = rows[0], *last = rows[1], *row = rows[2];
+
+    if (n > NAME_MAX_LENGTH || m > NAME_MAX_LENGTH)
+        return NAME_MAX_LENGTH;
+    for (size_t j = 0; j <= m; j++)
+        before[j] = last[j] = (unsigned)j;
+    for (size_t i = 1; i <= n; i++) {
+        unsigned *oldest = before;
+
+        row[0] = (unsigned)i;
+        for (size_t j = 1; j <= m; j++) {
+            unsigned change = last[j - 1] + (lower(a[i - 1]) != lower(b[j - 1]));
+
+            row[j] = MIN(change, MIN(last[j], row[j - 1]) + 1);
+            if (i > 1 && j > 1 && lower(a[i - 1]) == lower(b[j - 2]) && lower(a[i - 2]) == lower(b[j - 1]))
+                row[j] = MIN(row[j], before[j - 2] + 1);
+        }
+        before = last;
+        last = row;
+        row = oldest;
+    }
+    return last[m];
+}
+
+static unsigned near_enough(const char *text)
+{
+    size_t n = strlen(text);
+
+    return n <= 2 ? 0 : n <= 4 ? 1 : n <= 8 ? 2 : 3;
+}
+
+const char *nearest_name(const char *text, const char *const *names, size_t count)
+{
+    unsigned best = near_enough(text) + 1;
+    const char *found = NULL;
+
+    for (size_t i = 0; i < count; i++) {
+        unsigned d;
+
+        if (!names[i])
+            continue;
+        if (strcasecmp(text, names[i]) == 0)
+            return names[i];
+        d = distance(text, names[i]);
+        if (d < best) {
+            best = d;
+            found = names[i];
+        }
+    }
+    return found;
+}
+
+static const char *nearest_field(const struct decoder *d, const struct table *table, const char *text, unsigned *ret)
+{
+    const char *found = NULL;
+    unsigned best = near_enough(text) + 1;
+
+    for (size_t i = 0; i < table->count; i++) {
+        const struct field *f = &table->fields[i];
+        unsigned n;
+
+        if (f->flags & FIELD_OLD && !d->old_names)
+            continue;
+        n = distance(text, f->name);
+        if (n < best) {
+            best = n;
+            found = f->name;
+        }
+    }
+    *ret = best;
+    return found;
+}
+
+struct search {
+    const struct decoder *d;
+    const char *name;
+    const char *here; /* path of the unknown field */
+    const char *stack[SEARCH_DEPTH];
+    bool lists[SEARCH_DEPTH];
+    size_t best_common;
+    struct strbuf best;
+};
+
+/* Of two places the one that shares more of its beginning with the unknown field's own path. */
+static void found_field(struct search *s, size_t depth, const char *name)
+{
+    _cleanup_(strbuf_done)
+    struct strbuf path = {0};
+    size_t common = 0;
+
+    for (size_t i = 0; i < depth; i++)
+        strbuf_printf(&path, "%s%s.", s->stack[i], s->lists[i] ? "[]" : "");
+    strbuf_add_string(&path, name);
+    while (s->here[common] && s->here[common] == strbuf_text(&path)[common])
+        common++;
+    if (s->best.length > 0 && common <= s->best_common)
+        return;
+    s->best_common = common;
+    strbuf_clear(&s->best);
+    strbuf_add_string(&s->best, strbuf_text(&path));
+}
+
+static void search_table(struct search *s, const struct table *table, size_t depth)
+{
+    for (size_t i = 0; i < table->count; i++) {
+        const struct field *f = &table->fields[i];
+
+        if (f->flags & (FIELD_OLD | FIELD_POD | FIELD_SERVER | FIELD_DEPRECATED))
+            continue;
+        if (streq(f->name, s->name))
+            found_field(s, depth, f->name);
+        if (!f->sub || depth == SEARCH_DEPTH)
+            continue;
+        s->stack[depth] = f->name;
+        s->lists[depth] = f->type == FIELD_TYPE_LIST || f->type == FIELD_TYPE_RAW_LIST;
+        search_table(s, f->sub, depth + 1);
+    }
+}
+
+/* The path of a field of this name somewhere else in the document, or NULL. */
+static const char *find_elsewhere(struct decoder *d, const struct node *node)
+{
+    _cleanup_(strbuf_done)
+    struct strbuf here = {0};
+    const char *path = node_path(d->arena, node), *result;
+    struct search s = {.d = d, .name = node->key};
+
+    if (!d->root || !path || streq(node->key, "name"))
+        return NULL;
+    for (const char *p = path; *p; p++) { /* disks[3].bus → disks[].bus, as the search writes it */
+        strbuf_add(&here, p, 1);
+        if (*p == '[')
+            p += strspn(p + 1, "0123456789");
+    }
+    s.here = strbuf_text(&here);
+    search_table(&s, d->root, 0);
+    result = s.best.length > 0 ? arena_strdup(d->arena, strbuf_text(&s.best)) : NULL;
+    strbuf_done(&s.best);
+    return result;
+}
+
+static const char *list_fields(struct decoder *d, const struct table *table)
+{
+    _cleanup_(strbuf_done)
+    struct strbuf b = {0};
+    size_t n = 0;
+
+    for (size_t i = 0; i < table->count; i++)
+        if (!(table->fields[i].flags & (FIELD_OLD | FIELD_DEPRECATED)))
+            strbuf_printf(&b, "%s%s", n++ == 0 ? "" : ", ", table->fields[i].name);
+    if (n == 0)
+        return " (the object has no fields)";
+    if (n > LISTED_FIELDS)
+        return arena_printf(d->arena, " of %s", table->name) ?: "";
+    return arena_printf(d->arena, " (known here: %s)", strbuf_text(&b)) ?: "";
+}
+
+const char *describe_unknown_field(struct decoder *d, const struct table *table, const struct node *node)
+{
+    unsigned n;
+    const char *near = nearest_field(d, table, node->key, &n);
+    const char *elsewhere = near && n <= 1 ? NULL : find_elsewhere(d, node);
+
+    if (elsewhere)
+        near = elsewhere;
+    if (!near)
+        return list_fields(d, table);
+    return arena_printf(d->arena, " (did you mean %s?)", near) ?: "";
+}
