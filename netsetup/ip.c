@@ -116,3 +116,25 @@ void ip_link_local_of(const uint8_t mac[6], struct ip *ret)
     *ret = (struct ip){
         AF_INET6, 64, {0xfe, 0x80, 0, 0, 0, 0, 0, 0, mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]}};
 }
+
+size_t dns_encode_name(const char *name, uint8_t *to, size_t room)
+{
+    size_t length = 0;
+
+    while (*name) {
+        size_t label = strcspn(name, ".");
+
+        if (!label || label > 63 || length + label + 2 > room || length + label + 2 > 255)
+            return 0;
+        to[length++] = (uint8_t)label;
+        memcpy(to + length, name, label);
+        length += label;
+        name += label;
+        if (*name == '.')
+            name++;
+    }
+    if (!length)
+        return 0;
+    to[length++] = 0;
+    return length;
+}

@@ -36,3 +36,6 @@ int mac_parse(const char *text, uint8_t ret[6]);
 char *mac_arena_text(struct arena *arena, const uint8_t mac[6]);
 /* fe80:: + EUI-64 of the MAC (RFC 4291, appendix A): what the kernel gives a link by default. */
 void ip_link_local_of(const uint8_t mac[6], struct ip *ret);
+
+/* A domain name in DNS's form (RFC 1035, 3.1): its length, or 0 without room or with a label of wrong size. */
+size_t dns_encode_name(const char *name, uint8_t *to, size_t room);

@@ -76,6 +76,8 @@
 
 /* Network set-up. */
 #define TIMEOUT_NFT_USEC      (10 * USEC_PER_SEC)
+#define LIMIT_DHCP_PER_SECOND 64U /* requests of one guest that are looked at; the kernel drops what waits behind them */
+#define RA_INTERVAL_USEC      (600 * USEC_PER_SEC) /* between unasked router advertisements (RFC 4861: 4 to 1800 s) */
 #define LIMIT_NET_STATE_BYTES (1024U * 1024) /* what netsetup keeps about one VM */
 
 /* Events kept for subscribers that come back. */
