@@ -57,7 +57,12 @@
 #define QGA_EXEC_POLL_MAX_USEC (100 * USEC_PER_MSEC)
 #define TIMEOUT_QEMU_TERM_USEC (2 * USEC_PER_SEC) /* from SIGTERM to SIGKILL */
 #define TIMEOUT_QEMU_QUIT_USEC (2 * USEC_PER_SEC) /* from `quit` to SIGTERM */
-#define TCG_TIMEOUT_FACTOR     10U
+#define TIMEOUT_QEMU_PROBE_USEC   (20 * USEC_PER_SEC) /* a throw-away QEMU without a machine, asked what it can do */
+#define TIMEOUT_ACCEL_PROBE_USEC  (300 * USEC_PER_MSEC)
+#define TCG_TIMEOUT_FACTOR 10U
+
+/* Files of what was found out about this host. */
+#define LIMIT_CACHE_BYTES (256U * 1024)
 
 /* Graceful stop: the ACPI button is pressed again at this interval, because a guest that boots can miss it. */
 #define SHUTDOWN_REPEAT_USEC         (5 * USEC_PER_SEC)
@@ -82,6 +87,14 @@
 
 /* Events kept for subscribers that come back. */
 #define LIMIT_EVENT_RING 1024U
+
+/* Volumes. */
+#define LIMIT_DISK_BYTES         (1ULL << 50)          /* a disk that claims more is a trap, not a disk */
+#define LIMIT_VOLUME_FILE_BYTES  (8U * 1024 * 1024)    /* one file of a configMap, secret… (etcd takes 1.5 MiB) */
+#define LIMIT_VOLUME_TOTAL_BYTES (64ULL * 1024 * 1024) /* all files of one */
+#define LIMIT_VOLUME_FILES       4096U
+#define LIMIT_VOLUME_DEPTH       8U
+#define LIMIT_QCOW2_SNAPSHOTS    256U /* inside one image from outside: each can hold 128 KiB of names */
 
 /* A child that examines a foreign image or makes one (qemu-img). */
 #define LIMIT_IMAGE_CHECK_MEMORY_BYTES (2000ULL * 1024 * 1024) /* compat: disk-verification memory limit 2000Mi */

@@ -29,6 +29,10 @@ struct qemu_caps {
     char *const *devices;  /* sorted names of the device types it has; NULL: not known, assume all */
     char *const *machines; /* sorted; NULL: not known */
     char *const *objects;
+    char *package; /* "Debian 1:7.2+dfsg-7", or NULL */
+    bool vnc;      /* built with VNC */
+    bool sandbox;  /* built with seccomp: -sandbox works */
+    bool io_uring; /* built with io_uring (the kernel may still refuse it) */
 };
 
 /* Where a volume's content is, as src/storage found or made it. */
