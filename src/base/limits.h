@@ -101,4 +101,24 @@
 #define LIMIT_IMAGE_CHECK_CPU_SECONDS  30U
 #define TIMEOUT_IMAGE_USEC             (60 * USEC_PER_SEC)
 
+/* The monitor (PID 1 of the pod). */
+#define LIMIT_STATE_FILE_BYTES          (256U * 1024)
+#define LIMIT_LAUNCHER_RESTARTS         10U /* more crashes than this within the window end the guest */
+#define LAUNCHER_RESTART_WINDOW_USEC    (60 * USEC_PER_SEC)
+#define TIMEOUT_GUEST_TERM_USEC         (10 * USEC_PER_SEC) /* from SIGTERM to SIGKILL for a QEMU without a launcher */
+#define TIMEOUT_ISTIO_USEC              (250 * USEC_PER_MSEC)
+#define LIMIT_SHOWN_LOGS                8U
+#define LIMIT_SHOWN_LOG_BYTES           (16U * 1024)
+#define LIMIT_TERMINATION_MESSAGE_BYTES 4096U /* what kubelet reads of it */
+
+/* Tools beside the launcher. */
+#define LIMIT_TAIL_LINE_BYTES        (64U * 1024) /* a longer line is printed in pieces as it comes */
+#define TIMEOUT_TAIL_FLUSH_USEC      (2 * USEC_PER_SEC) /* for a reader that is slow when the program is told to end */
+#define WATCH_FALLBACK_USEC          (1 * USEC_PER_SEC) /* between looks where the host gives no inotify instance */
+#define CONTAINER_DISK_BACKLOG       50
+#define LIMIT_CONTAINER_DISK_PATH    102U /* compat: KubeVirt's limit for --copy-path */
+#define TIMEOUT_FREEZE_USEC          (60 * USEC_PER_SEC) /* compat: the extended deadline */
+#define TIMEOUT_CALL_USEC            (20 * USEC_PER_SEC) /* compat: the long deadline */
+#define TIMEOUT_SHORT_CALL_USEC      (5 * USEC_PER_SEC)  /* compat: the short deadline; also what Exec adds to its own */
+
 #define LIMIT_UNIX_PATH 107U /* sun_path without its NUL, unix(7) */
