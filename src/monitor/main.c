@@ -34,7 +34,7 @@ int main(int argc, char **argv)
 
     supervise_block_signals(); /* first of all: from here on no signal is lost */
     log_init("virt-launcher-monitor", LOG_LEVEL_INFO);
-    r = monitor_options_parse(argc, argv, &options, &error);
+    r = monitor_options_parse(argc, (const char *const *)argv, &options, &error);
     if (r == 0 && options.help) {
         monitor_options_usage();
         monitor_options_done(&options);

@@ -68,7 +68,7 @@ static const struct own_flag *find_flag(const char *argument, const char **ret_v
     return NULL;
 }
 
-static int parse_arguments(int argc, char **argv, struct context *context, struct error **ret_error)
+static int parse_arguments(int argc, const char *const *argv, struct context *context, struct error **ret_error)
 {
     int r = 0;
 
@@ -109,7 +109,7 @@ static int default_launcher(char *path, size_t size)
     return 0;
 }
 
-int monitor_options_parse(int argc, char **argv, struct monitor_options *ret, struct error **ret_error)
+int monitor_options_parse(int argc, const char *const *argv, struct monitor_options *ret, struct error **ret_error)
 {
     const char *private_dir = getenv("XDG_CONFIG_HOME"); /* so does KubeVirt's pod name it for the launcher */
     struct context context = {

@@ -13,6 +13,6 @@ struct monitor_options {
 };
 
 /* Strings point into argv and environ. Free with monitor_options_done(). */
-int monitor_options_parse(int argc, char **argv, struct monitor_options *ret, struct error **ret_error);
+int monitor_options_parse(int argc, const char *const *argv, struct monitor_options *ret, struct error **ret_error);
 void monitor_options_done(struct monitor_options *options);
 void monitor_options_usage(void);

@@ -162,7 +162,8 @@ static int start_launcher(struct monitor *m, struct error **ret_error)
 
 /* ---- the end --------------------------------------------------------------------------------------------------- */
 
-/* Where we are no init our end is not the end of all. Each round kills a generation; what it leaves becomes our child. */
+/* Where we are no init our end is not the end of all. Each round kills a generation; what it leaves becomes our child.
+ */
 static void end_descendants(struct monitor *m)
 {
     struct pollfd child = {.fd = m->signal_fd, .events = POLLIN};

@@ -30,7 +30,7 @@ ALLOWED = {
     "src/storage": VMI,
     "src/domain": DOMAIN - {"domain"},
     "src/launcher": DOMAIN,
-    "src/monitor": set(),
+    "src/monitor": BASE,
     "src/handler": DOMAIN | {"k8s"},
     "src/tools": DOMAIN,
     "src/vmlet": DOMAIN,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A stand-in for virt-launcher, small enough to make it die in every way: it starts a real QEMU (or finds the one of its
- * predecessor through domain.json), says so on stdout, and waits for signals.
+ * A stand-in for virt-launcher, small enough to make it die in every way: it starts a real QEMU (or finds the one of
+ * its predecessor through domain.json), says so on stdout, and waits for signals.
  *
  *   TERM  ends QEMU, exits with $EXIT_CODE          HUP   executes itself again
  *   USR1  exits with $EXIT_CODE, leaves QEMU        USR2  aborts, leaves QEMU
@@ -37,7 +37,8 @@ static unsigned long long start_time(pid_t pid)
     if (!f)
         return 0;
     p = fgets(text, sizeof(text), f) ? strrchr(text, ')') : NULL;
-    if (p && sscanf(p, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &ticks) != 1)
+    if (p &&
+        sscanf(p, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &ticks) != 1)
         ticks = 0;
     fclose(f);
     return ticks;
@@ -53,8 +54,9 @@ static void write_state(pid_t pid)
     f = fopen(aside, "we");
     if (!f)
         exit(90);
-    fprintf(f, "{\"version\": 1, \"nested\": {\"pid\": 1}, \"pid\": %d, \"startTime\": %llu, \"state\": \"Running\", "
-               "\"reason\": \"Unknown\"}\n",
+    fprintf(f,
+            "{\"version\": 1, \"nested\": {\"pid\": 1}, \"pid\": %d, \"startTime\": %llu, \"state\": \"Running\", "
+            "\"reason\": \"Unknown\"}\n",
             (int)pid, start_time(pid));
     fclose(f);
     if (rename(aside, path) < 0)
@@ -88,7 +90,8 @@ static pid_t start_qemu(const char *qemu)
 
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
-        execlp(qemu, qemu, "-machine", "none", "-S", "-nodefaults", "-display", "none", "-monitor", "none", (char *)NULL);
+        execlp(qemu, qemu, "-machine", "none", "-S", "-nodefaults", "-display", "none", "-monitor", "none",
+               (char *)NULL);
         _exit(92);
     }
     if (pid < 0)

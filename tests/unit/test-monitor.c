@@ -30,11 +30,12 @@ static void test_state(void **state)
 {
     struct vm_state s = {.pid = 1};
 
-    assert_int_equal(parse("{\n  \"version\": 1,\n  \"bootId\": \"b-1\", \"other\": {\"pid\": 5, \"l\": [1, {\"pid\": 6}]},"
-                           "\"pid\": 4711, \"startTime\": 18446744073709551615, \"state\":\"Pau\\u0073ed\","
-                           "\"reason\": \"a\\\"b\\u00e9\", \"f\": -1.5e3, \"n\": null, \"t\": true}\n",
-                           &s),
-                     0);
+    assert_int_equal(
+        parse("{\n  \"version\": 1,\n  \"bootId\": \"b-1\", \"other\": {\"pid\": 5, \"l\": [1, {\"pid\": 6}]},"
+              "\"pid\": 4711, \"startTime\": 18446744073709551615, \"state\":\"Pau\\u0073ed\","
+              "\"reason\": \"a\\\"b\\u00e9\", \"f\": -1.5e3, \"n\": null, \"t\": true}\n",
+              &s),
+        0);
     assert_int_equal(s.pid, 4711);
     assert_true(s.start_time == UINT64_MAX);
     assert_string_equal(s.boot_id, "b-1");
@@ -86,9 +87,9 @@ static void test_crash(void **state)
         int code, status, exit_code;
         bool crash;
     } cases[] = {
-        {CLD_EXITED, 0, 0, false},       {CLD_EXITED, 1, 1, false},     {CLD_EXITED, 124, 124, false},
-        {CLD_EXITED, 127, 127, false},   {CLD_EXITED, 134, 134, true},  {CLD_EXITED, 139, 139, true},
-        {CLD_EXITED, 143, 143, false},   {CLD_KILLED, SIGKILL, 137, true}, {CLD_KILLED, SIGTERM, 143, true},
+        {CLD_EXITED, 0, 0, false},        {CLD_EXITED, 1, 1, false},        {CLD_EXITED, 124, 124, false},
+        {CLD_EXITED, 127, 127, false},    {CLD_EXITED, 134, 134, true},     {CLD_EXITED, 139, 139, true},
+        {CLD_EXITED, 143, 143, false},    {CLD_KILLED, SIGKILL, 137, true}, {CLD_KILLED, SIGTERM, 143, true},
         {CLD_DUMPED, SIGSEGV, 139, true},
     };
 
@@ -106,10 +107,22 @@ static void test_crash(void **state)
 
 static void test_options(void **state)
 {
-    char *argv[] = {"monitor", "--uid", "u-1", "--unknown", "x", "--keep-after-failure", "--container-disk-dir=/c",
-                    "--launcher-path=/bin/l", "--qemu-timeout", "278s", "--termination-log", "/t", "-v", "3"};
-    static const char *const passed[] = {"/bin/l", "--uid", "u-1", "--unknown", "x", "--container-disk-dir=/c",
-                                         "--qemu-timeout", "278s", "-v", "3"};
+    const char *argv[] = {"monitor",
+                          "--uid",
+                          "u-1",
+                          "--unknown",
+                          "x",
+                          "--keep-after-failure",
+                          "--container-disk-dir=/c",
+                          "--launcher-path=/bin/l",
+                          "--qemu-timeout",
+                          "278s",
+                          "--termination-log",
+                          "/t",
+                          "-v",
+                          "3"};
+    static const char *const passed[] = {"/bin/l",         "--uid", "u-1", "--unknown", "x", "--container-disk-dir=/c",
+                                         "--qemu-timeout", "278s",  "-v",  "3"};
     struct monitor_options o;
 
     assert_int_equal(monitor_options_parse(ELEMENTSOF(argv), argv, &o, NULL), 0);
@@ -126,7 +139,7 @@ static void test_options(void **state)
 static void test_options_switch(void **state)
 {
     static const struct {
-        char *flag;
+        const char *flag;
         int r;
         bool keep;
     } cases[] = {
@@ -138,7 +151,7 @@ static void test_options_switch(void **state)
     };
 
     for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
-        char *argv[] = {"monitor", cases[i].flag};
+        const char *argv[] = {"monitor", cases[i].flag};
         _cleanup_error_ struct error *error = NULL;
         struct monitor_options o = {0};
 
@@ -229,9 +242,9 @@ static void test_guests(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_state),          cmocka_unit_test(test_state_bad), cmocka_unit_test(test_crash),
-        cmocka_unit_test(test_options),        cmocka_unit_test(test_options_switch),
-        cmocka_unit_test(test_filter),         cmocka_unit_test(test_guests),
+        cmocka_unit_test(test_state),   cmocka_unit_test(test_state_bad),      cmocka_unit_test(test_crash),
+        cmocka_unit_test(test_options), cmocka_unit_test(test_options_switch), cmocka_unit_test(test_filter),
+        cmocka_unit_test(test_guests),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
