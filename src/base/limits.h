@@ -64,6 +64,9 @@
 /* Files of what was found out about this host. */
 #define LIMIT_CACHE_BYTES (256U * 1024)
 
+/* `vmlet run` and `smoke`: for what is waited for, unless --timeout says otherwise. */
+#define RUN_TIMEOUT_USEC (120 * USEC_PER_SEC)
+
 /* Graceful stop: the ACPI button is pressed again at this interval, because a guest that boots can miss it. */
 #define SHUTDOWN_REPEAT_USEC         (5 * USEC_PER_SEC)
 #define DEFAULT_GRACE_PERIOD_SECONDS 30U
@@ -72,7 +75,7 @@
 #define CLOCK_RETRY_USEC (5 * USEC_PER_SEC)
 #define CLOCK_TRY_USEC   (60 * USEC_PER_SEC)
 /* A guest that nobody thawed, and that could not be thawed, is tried again. */
-#define THAW_RETRY_USEC  (5 * USEC_PER_SEC)
+#define THAW_RETRY_USEC (5 * USEC_PER_SEC)
 
 /* Console. */
 #define LIMIT_CONSOLE_REPLAY_BYTES (256U * 1024)

@@ -201,6 +201,9 @@ static int start_helpers(struct domain *d, int log_fd, struct error **ret_error)
         if (strv_append(&d->sockets, helpers[i].socket) < 0)
             return error_oom(ret_error);
         unlink(helpers[i].socket);
+        r = helpers[i].directory ? mkdir_parents(helpers[i].directory, 0700, ret_error) : 0;
+        if (r < 0)
+            return r;
         r = child_spawn(&o, &h->pid, &h->pidfd, ret_error);
         if (r == -ENOENT && ret_error)
             error_set_remedy(*ret_error, "install the package that has %s", helpers[i].argv[0]);
@@ -234,6 +237,22 @@ void domain_stop_helpers(struct domain *d)
     d->n_helpers = 0;
 }
 
+/* Ours, and what the machine adds; NULL when it adds nothing. */
+static int make_environment(const struct domain *d, char ***ret, struct error **ret_error)
+{
+    char *const *more = machine_get_environment(d->machine);
+    _cleanup_(strv_freep)
+    char **all = more ? strv_copy(environ) : NULL;
+
+    if (more && !all)
+        return error_oom(ret_error);
+    STRV_FOREACH (item, more)
+        if (strv_append(&all, *item) < 0)
+            return error_oom(ret_error);
+    *ret = TAKE_PTR(all);
+    return 0;
+}
+
 int domain_spawn(struct domain *d, struct error **ret_error)
 {
     size_t n;
@@ -264,6 +283,8 @@ int domain_spawn(struct domain *d, struct error **ret_error)
     if (r >= 0)
         r = connect_sockets(d, fds, n, ret_error);
     if (r >= 0) {
+        _cleanup_(strv_freep)
+        char **environment = NULL;
         struct child_options o = {
             .argv = machine_get_argv(d->machine),
             .fds = inherited,
@@ -274,7 +295,10 @@ int domain_spawn(struct domain *d, struct error **ret_error)
             .new_process_group = true,
         };
 
-        r = child_spawn(&o, &d->pid, &d->pidfd, ret_error);
+        r = make_environment(d, &environment, ret_error);
+        o.environment = environment;
+        if (r >= 0)
+            r = child_spawn(&o, &d->pid, &d->pidfd, ret_error);
         if (r == -ENOENT && ret_error)
             error_set(ret_error, ERROR_QEMU_NOT_FOUND, ENOENT, "cannot execute %s: there is no such program",
                       o.argv[0]);

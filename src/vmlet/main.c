@@ -20,6 +20,25 @@
     }
 
 const struct verb verbs[] = {
+    {.name = "run",
+     .summary = "run a VM in the foreground until its guest ends",
+     .arguments = "FILE",
+     .min_arguments = 1,
+     .max_arguments = 1,
+     .complete = COMPLETE_FILE,
+     .options = run_options,
+     .details = "FILE is a VirtualMachine or VirtualMachineInstance in YAML or JSON; '-' is standard input. ctrl-C asks\n"
+                "the guest to shut down, a second one kills it. Nothing is left behind, unless --keep is given.",
+     .function = verb_run},
+    {.name = "smoke",
+     .summary = "boot a VM, run a command in its guest, and exit with the command's code",
+     .arguments = "FILE",
+     .min_arguments = 1,
+     .max_arguments = 1,
+     .complete = COMPLETE_FILE,
+     .options = smoke_options,
+     .details = "For CI jobs: works with and without KVM. The guest needs qemu-guest-agent.",
+     .function = verb_smoke},
     ON_VM("status", "print state, reason, acceleration, guest agent, disks and sockets", status_options, verb_status),
     ON_VM("events", "print the VM's events, and follow them", events_options, verb_events),
     ON_VM("timeline", "print when each step of the start-up was reached", vm_options, verb_timeline),

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "domain/prepare.h"
+
+#include <time.h>
+#include <unistd.h>
+
+#include "base/arena.h"
+#include "base/strv.h"
+#include "domain/caps.h"
+
+int vm_net_parse(const char *text, enum vm_net *ret_net, const char **ret_tap, struct error **ret_error)
+{
+    const char *tap = startswith(text, "tap:");
+
+    if (streq(text, "none")) {
+        *ret_net = VM_NET_NONE;
+    } else if (streq(text, "user")) {
+        *ret_net = VM_NET_USER;
+    } else if (tap && *tap) {
+        *ret_net = VM_NET_TAP;
+        *ret_tap = tap;
+    } else {
+        return error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL, "--net %s: not known (none, user or tap:NAME)", text);
+    }
+    return 0;
+}
+
+int vm_arch(const struct vmi *vmi, enum machine_arch *ret, struct faults *faults)
+{
+    if (streq(vmi->spec.architecture, "amd64")) {
+        *ret = MACHINE_ARCH_X86_64;
+    } else if (streq(vmi->spec.architecture, "arm64")) {
+        *ret = MACHINE_ARCH_AARCH64;
+    } else {
+        faults_add_member(faults, vmi->spec.at, "architecture", "%s is not built in vmlet (amd64, arm64)",
+                          vmi->spec.architecture);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+/* A stable address for an interface without one: locally administered, from the VM's UUID and the interface's name
+ * (FNV-1a), so that a restart of the same VM keeps it. */
+static char *derive_mac(struct arena *arena, const struct vmi *vmi, const char *interface)
+{
+    uint64_t hash = 0xcbf29ce484222325ULL;
+    const char *parts[] = {vmi->spec.domain.firmware.uuid, "/", interface};
+
+    for (size_t i = 0; i < ELEMENTSOF(parts); i++)
+        for (const char *p = parts[i]; *p; p++)
+            hash = (hash ^ (unsigned char)*p) * 0x100000001b3ULL;
+    return arena_printf(arena, "02:%02x:%02x:%02x:%02x:%02x", (unsigned)(hash >> 32 & 0xff),
+                        (unsigned)(hash >> 24 & 0xff), (unsigned)(hash >> 16 & 0xff), (unsigned)(hash >> 8 & 0xff),
+                        (unsigned)(hash & 0xff));
+}
+
+static struct machine_nic *list_nics(const struct prepare_options *o, struct arena *arena, size_t *ret_count)
+{
+    const struct vmi_devices *devices = &o->vmi->spec.domain.devices;
+    struct machine_nic *nics = arena_new_array(arena, struct machine_nic, devices->interfaces.count + 1);
+    unsigned vcpus = vmi_vcpus(o->vmi);
+
+    if (!nics)
+        return NULL;
+    for (size_t i = 0; i < devices->interfaces.count; i++) {
+        const struct vmi_interface *nic = &devices->interfaces.items[i];
+
+        nics[i] = (struct machine_nic){
+            .interface = nic->name,
+            .mac = nic->mac_address ? nic->mac_address : derive_mac(arena, o->vmi, nic->name),
+            .queues = 1,
+        };
+        /* `--net` speaks of the pod network, which the first interface has; the others stay unplugged */
+        if (o->net == VM_NET_USER && i == 0)
+            nics[i].kind = MACHINE_NET_USER;
+        if (o->net == VM_NET_TAP && i == 0) {
+            nics[i].kind = MACHINE_NET_TAP;
+            nics[i].tap = o->tap;
+            if (devices->network_interface_multiqueue == OPT_TRUE)
+                nics[i].queues = MIN(vcpus, 256U);
+        }
+        nics[i].vhost = nics[i].kind == MACHINE_NET_TAP && access("/dev/vhost-net", R_OK | W_OK) == 0;
+        if (!nics[i].mac)
+            return NULL;
+    }
+    *ret_count = devices->interfaces.count;
+    return nics;
+}
+
+static struct machine_volume *list_volumes(const struct storage *storage, struct arena *arena, size_t *ret_count)
+{
+    size_t n;
+    const struct storage_volume *from = storage_get_volumes(storage, &n);
+    struct machine_volume *to = arena_new_array(arena, struct machine_volume, n + 1);
+
+    for (size_t i = 0; to && i < n; i++)
+        to[i] = (struct machine_volume){
+            .volume = from[i].volume->name,
+            .path = from[i].path,
+            .format = from[i].format,
+            .backing_path = from[i].backing_path,
+            .backing_format = from[i].backing_format,
+            .is_block_device = from[i].is_block_device,
+            .read_only = from[i].read_only,
+            .direct_io = from[i].direct_io,
+            .preallocated = from[i].preallocated,
+            .logical_block = from[i].logical_block,
+            .physical_block = from[i].physical_block,
+        };
+    *ret_count = n;
+    return to;
+}
+
+static const char *in_container_dir(const struct prepare_options *o, struct arena *arena, const char *path)
+{
+    const char *name = path ? strrchr(path, '/') : NULL;
+
+    return path ? arena_printf(arena, "%s/kernel-boot/%s", o->storage.paths.container_disk_dir, name ? name + 1 : path)
+                : NULL;
+}
+
+static void set_kernel(const struct prepare_options *o, struct arena *arena, struct machine_facts *facts)
+{
+    const struct vmi_kernel_boot *boot = o->vmi->spec.domain.firmware.kernel_boot;
+
+    facts->kernel = o->kernel;
+    facts->initrd = o->initrd;
+    facts->append = o->append ? o->append : boot ? boot->kernel_args : NULL;
+    if (!facts->kernel && boot && boot->container) {
+        facts->kernel = in_container_dir(o, arena, boot->container->kernel_path);
+        facts->initrd = in_container_dir(o, arena, boot->container->initrd_path);
+    }
+}
+
+static void mark(const struct prepare_options *o, const char *name)
+{
+    if (o->timeline)
+        timeline_mark(o->timeline, name);
+}
+
+/* The firmware files that the machine may want, as far as this host has them. */
+static int list_firmware(const struct prepare_options *o, enum machine_arch arch, char ***ret)
+{
+    char **list = NULL;
+    size_t kept = 0;
+    int r = machine_list_firmware(arch, o->firmware_dir, &list);
+
+    if (r < 0)
+        return r;
+    for (size_t i = 0; list && list[i]; i++)
+        if (access(list[i], R_OK) == 0) {
+            list[kept++] = list[i];
+        } else {
+            free(list[i]);
+        }
+    if (list)
+        list[kept] = NULL;
+    *ret = list;
+    return 0;
+}
+
+static int build(const struct prepare_options *o, struct prepared *p, struct arena *arena, struct faults *faults,
+                 struct error **ret_error)
+{
+    struct machine_facts facts = {
+        .arch = p->arch,
+        .accel = p->accel.accel,
+        .caps = p->caps,
+        .private_dir = o->dir,
+        .firmware_dir = o->firmware_dir,
+        .now = time(NULL),
+        .vnc = true,
+        .serial_log = o->vmi->spec.domain.devices.log_serial_console != OPT_FALSE,
+    };
+
+    _cleanup_(strv_freep)
+    char **firmware = NULL;
+    if (list_firmware(o, p->arch, &firmware) < 0)
+        return error_oom(ret_error);
+    facts.known_firmware = (const char *const *)firmware;
+    facts.volumes = list_volumes(p->storage, arena, &facts.n_volumes);
+    facts.nics = list_nics(o, arena, &facts.n_nics);
+    if (!facts.volumes || !facts.nics)
+        return error_oom(ret_error);
+    set_kernel(o, arena, &facts);
+    return machine_build(o->vmi, &facts, &p->machine, faults, ret_error);
+}
+
+int vm_prepare(const struct prepare_options *options, struct prepared *ret, struct faults *faults,
+               struct error **ret_error)
+{
+    _cleanup_(arena_freep)
+    struct arena *arena = arena_new();
+    _cleanup_(prepared_done)
+    struct prepared p = {0};
+    int r;
+
+    if (!arena)
+        return error_oom(ret_error);
+    if (vm_arch(options->vmi, &p.arch, faults) < 0)
+        return error_set(ret_error, ERROR_BAD_MANIFEST, EINVAL, "the manifest has faults");
+    r = qemu_caps_load(options->qemu, p.arch, &p.caps, ret_error);
+    if (r >= 0)
+        r = accel_choose(options->accel, p.arch, &p.accel, ret_error);
+    if (r < 0)
+        return r;
+    /* Storage and machine both look at the manifest; all that either finds wrong is told in one run. */
+    r = storage_plan(options->vmi, &options->storage, &p.storage, faults, ret_error);
+    if (r < 0)
+        return r;
+    if (!options->touch_nothing) {
+        r = storage_prepare(p.storage, ret_error);
+        if (r < 0)
+            return r;
+    }
+    mark(options, MARK_STORAGE);
+    r = build(options, &p, arena, faults, ret_error);
+    if (r < 0) {
+        if (!options->touch_nothing)
+            storage_remove(p.storage);
+        return r;
+    }
+    mark(options, MARK_ARGV);
+    *ret = p;
+    p = (struct prepared){0};
+    return 0;
+}
+
+void prepared_done(struct prepared *prepared)
+{
+    machine_free(prepared->machine);
+    storage_free(prepared->storage);
+    qemu_caps_free(prepared->caps);
+    *prepared = (struct prepared){0};
+}

@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "launcher/launcher.h"
+
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "domain/control.h"
+#include "domain/prepare.h"
+
+#define WAITING_MAX 32U /* Sync calls that wait for the VM to run */
+
+struct launcher {
+    sd_event *event;
+    struct launcher_options options;
+    struct timeline *timeline;
+    struct event_log *events;
+    struct event_subscription *subscription;
+    struct control *control;
+    sd_event_source *qemu_timer;
+    char *init_socket, *socket;
+
+    struct vmi *vmi;
+    char *dir; /* <private dir>/<uid> */
+    struct prepared prepared;
+    struct domain *domain;
+    struct rpc_call *waiting[WAITING_MAX]; /* answered when the VM runs, or has failed */
+    size_t n_waiting;
+    bool ended;
+    int exit_code;
+};
+
+static char *path_below(const char *dir, const char *name)
+{
+    char *path;
+
+    return asprintf(&path, "%s/%s", dir, name) < 0 ? NULL : path;
+}
+
+static json_t *success(void)
+{
+    return json_pack("{s:b, s:s}", "success", 1, "message", "");
+}
+
+/* Answers every Sync that waits; NULL: the VM runs. */
+static void answer_waiting(struct launcher *l, const struct error *error)
+{
+    size_t n = l->n_waiting;
+
+    l->n_waiting = 0;
+    for (size_t i = 0; i < n; i++)
+        if (error)
+            rpc_fail(l->waiting[i], error);
+        else
+            rpc_reply(l->waiting[i], success());
+}
+
+static void on_event(json_t *event, void *userdata)
+{
+    struct launcher *l = userdata;
+    const char *type = json_string_value(json_object_get(event, "type"));
+    const char *reason = json_string_value(json_object_get(event, "reason"));
+    const char *message = json_string_value(json_object_get(event, "message"));
+
+    if (message)
+        log_info("%s", message);
+    if (streq(type, "Domain") && streq(reason, "Running")) {
+        log_info("the guest runs");
+        answer_waiting(l, NULL);
+    }
+    if (streq(type, "Agent") && streq(reason, "Connected"))
+        timeline_log(l->timeline, l->vmi->domain_name);
+}
+
+static void finish(struct launcher *l, int code)
+{
+    l->ended = true;
+    l->exit_code = code;
+    sd_event_exit(l->event, 0);
+}
+
+static void on_domain_ended(struct domain *domain, const struct error *error, void *userdata)
+{
+    struct launcher *l = userdata;
+    const struct lifecycle *state = domain_get_lifecycle(domain);
+    const char *outcome = domain_get_outcome(domain);
+    bool failed = error || state->reason == REASON_PANICKED;
+
+    if (error)
+        log_error_of(error, "the VM %s failed", l->vmi->domain_name);
+    log_info("the VM %s ended: %s", l->vmi->domain_name, outcome ? outcome : domain_reason_name(state->reason));
+    _cleanup_error_ struct error *e = NULL;
+    if (!error)
+        error_set(&e, ERROR_GUEST, EPIPE, "the VM ended before it ran: %s", outcome ? outcome : "");
+    answer_waiting(l, error ? error : e);
+    storage_remove(l->prepared.storage);
+    finish(l, failed ? EXIT_FAILED : EXIT_OK);
+}
+
+/* ---- Sync ---------------------------------------------------------------------------------------------------------
+ */
+
+static int prepare(struct launcher *l, struct faults *faults, struct error **ret_error)
+{
+    const struct launcher_options *lo = &l->options;
+    struct prepare_options o = {
+        .vmi = l->vmi,
+        .dir = l->dir,
+        .qemu = lo->qemu,
+        .accel = lo->accel,
+        .storage =
+            {
+                .paths = storage_pod_paths,
+                .owner_uid = (unsigned)-1,
+            },
+        .net = VM_NET_POD,
+        .firmware_dir = lo->ovmf_path,
+        .timeline = l->timeline,
+    };
+
+    o.storage.paths.private_dir = lo->private_dir;
+    o.storage.paths.ephemeral_disk_dir = lo->ephemeral_disk_dir;
+    o.storage.paths.container_disk_dir = lo->container_disk_dir;
+    o.storage.paths.hotplug_disk_dir = lo->hotplug_disk_dir;
+    o.storage.paths.empty_disk_dir = lo->empty_disk_dir;
+    return vm_prepare(&o, &l->prepared, faults, ret_error);
+}
+
+static int start(struct launcher *l, struct faults *faults, struct error **ret_error)
+{
+    const char *uid = l->vmi->uid ? l->vmi->uid : l->options.uid ? l->options.uid : l->vmi->spec.domain.firmware.uuid;
+    int r;
+
+    l->dir = path_below(l->options.private_dir, uid);
+    if (!l->dir)
+        return error_oom(ret_error);
+    r = mkdir_parents(l->dir, 0700, ret_error);
+    if (r >= 0)
+        r = prepare(l, faults, ret_error);
+    if (r < 0)
+        return r;
+    const char *strategy = l->vmi->spec.start_strategy;
+    struct domain_options o = {
+        .vmi = l->vmi,
+        .machine = TAKE_PTR(l->prepared.machine),
+        .dir = l->dir,
+        .accel = l->prepared.accel.accel,
+        .accel_reason = l->prepared.accel.text,
+        .timeline = l->timeline,
+        .events = l->events,
+        .start_paused = strategy && streq(strategy, "Paused"),
+        .grace_usec =
+            (uint64_t)opt_int_or(l->vmi->spec.termination_grace_period_seconds, DEFAULT_GRACE_PERIOD_SECONDS) *
+            USEC_PER_SEC,
+    };
+    r = domain_new(l->event, &o, &l->domain, ret_error);
+    if (r < 0)
+        return r;
+    control_set_domain(l->control, l->domain);
+    r = domain_start(l->domain, on_domain_ended, l, ret_error);
+    if (r < 0) {
+        control_set_domain(l->control, NULL);
+        domain_free(l->domain);
+        l->domain = NULL;
+        return r;
+    }
+    event_disarm_timer(l->qemu_timer);
+    return 0;
+}
+
+/* Forgets what a failed start has left, so that the next Sync begins anew. */
+static void forget(struct launcher *l)
+{
+    if (l->prepared.storage)
+        storage_remove(l->prepared.storage);
+    prepared_done(&l->prepared);
+    vmi_free(l->vmi);
+    l->vmi = NULL;
+    free(l->dir);
+    l->dir = NULL;
+}
+
+static int sync_text(struct launcher *l, const char *text, const char *source, struct faults *faults,
+                     struct error **ret_error)
+{
+    int r;
+
+    faults->source = source;
+    r = vmi_load_text(text, strlen(text), source, NULL, &l->vmi, faults, ret_error);
+    if (r < 0)
+        return r;
+    timeline_mark(l->timeline, MARK_MANIFEST);
+    log_info("bringing up the VM %s", l->vmi->domain_name);
+    r = start(l, faults, ret_error);
+    if (r < 0)
+        forget(l);
+    return r;
+}
+
+static json_t *faults_to_json(const struct faults *faults)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < faults->count; i++)
+        json_array_append_new(
+            list, json_pack("{s:s, s:s}", "path", faults->items[i].path, "message", faults->items[i].message));
+    return json_pack("{s:o}", "faults", list);
+}
+
+static void on_resumed(struct domain *domain, const struct error *error, void *userdata)
+{
+    if (error)
+        rpc_fail(userdata, error);
+    else
+        rpc_reply(userdata, success());
+}
+
+/* A VM is there: make it run if it is paused, and nobody wanted it to be. */
+static void sync_existing(struct launcher *l, struct rpc_call *call)
+{
+    const struct lifecycle *state = domain_get_lifecycle(l->domain);
+
+    if (state->state == DOMAIN_PAUSED && state->reason == REASON_STARTING_UP && l->n_waiting < WAITING_MAX)
+        l->waiting[l->n_waiting++] = call;
+    else if (state->state == DOMAIN_PAUSED && state->reason != REASON_USER && state->reason != REASON_MIGRATION &&
+             domain_unpause(l->domain, on_resumed, call) >= 0)
+        return;
+    else
+        rpc_reply(call, success());
+}
+
+static void on_sync(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct launcher *l = userdata;
+    _cleanup_(faults_done)
+    struct faults faults = {0};
+    _cleanup_error_ struct error *e = NULL;
+    _cleanup_free_ char *text = NULL;
+
+    if (l->domain) {
+        sync_existing(l, call);
+        return;
+    }
+    text = json_dumps(json_object_get(params, "vmi"), JSON_COMPACT);
+    if (!text)
+        error_oom(&e);
+    else
+        sync_text(l, text, "vmi", &faults, &e);
+    if (e) {
+        log_error_of(e, "SyncVirtualMachine");
+        rpc_fail_with(call, e, faults_to_json(&faults));
+    } else {
+        l->waiting[l->n_waiting++] = call;
+    }
+}
+
+int launcher_sync_text(struct launcher *l, const char *text, const char *source, struct error **ret_error)
+{
+    _cleanup_(faults_done)
+    struct faults faults = {0};
+    int r = sync_text(l, text, source, &faults, ret_error);
+
+    if (r < 0 && faults.count > 0) {
+        _cleanup_free_ char *list = faults_format(&faults);
+
+        return error_set(ret_error, ERROR_BAD_MANIFEST, r, "the manifest has %zu faults:\n%s", faults.count,
+                         list ? list : "");
+    }
+    return r;
+}
+
+/* ---- life ---------------------------------------------------------------------------------------------------------
+ */
+
+static int on_qemu_timeout(sd_event_source *source, uint64_t at, void *userdata)
+{
+    struct launcher *l = userdata;
+
+    log_error("no VM was asked for within %.0f s (--qemu-timeout): giving up",
+              (double)l->options.qemu_timeout_usec / 1e6);
+    finish(l, EXIT_FAILED);
+    return 0;
+}
+
+static int make_directories(const struct launcher_options *o, const char *sockets, struct error **ret_error)
+{
+    const char *const dirs[] = {o->private_dir,      sockets,          o->ephemeral_disk_dir, o->container_disk_dir,
+                                o->hotplug_disk_dir, o->empty_disk_dir};
+
+    for (size_t i = 0; i < ELEMENTSOF(dirs); i++) {
+        int r = mkdir_parents(dirs[i], 0755, ret_error);
+
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+int launcher_new(sd_event *event, const struct launcher_options *options, struct timeline *timeline,
+                 struct launcher **ret, struct error **ret_error)
+{
+    _cleanup_(launcher_freep)
+    struct launcher *l = calloc(1, sizeof(*l));
+    _cleanup_free_ char *sockets = path_below(options->share_dir, "sockets");
+    uint64_t lost;
+    int r;
+
+    if (!l || !sockets)
+        return error_oom(ret_error);
+    l->event = sd_event_ref(event);
+    l->options = *options;
+    l->timeline = timeline;
+    l->events = event_log_new();
+    l->init_socket = path_below(sockets, "launcher-init-sock");
+    l->socket = path_below(sockets, "launcher-sock");
+    if (!l->events || !l->init_socket || !l->socket)
+        return error_oom(ret_error);
+    r = make_directories(options, sockets, ret_error);
+    if (r < 0)
+        return r;
+    struct control_options o = {
+        .path = l->init_socket,
+        .allow_qmp_writes = options->allow_qmp_writes,
+        .sync = on_sync,
+        .sync_userdata = l,
+    };
+    r = control_new(event, &o, l->events, timeline, &l->control, ret_error);
+    if (r < 0)
+        return r;
+    r = event_log_subscribe(l->events, 0, on_event, l, &lost, &l->subscription);
+    if (r >= 0 && options->qemu_timeout_usec > 0)
+        r = event_arm_timer(event, &l->qemu_timer, options->qemu_timeout_usec, on_qemu_timeout, l);
+    if (r < 0)
+        return error_errno(ret_error, r, "cannot set up the event loop");
+    r = rpc_server_rename(control_get_server(l->control), l->socket, ret_error);
+    if (r < 0)
+        return r;
+    *ret = TAKE_PTR(l);
+    return 0;
+}
+
+void launcher_free(struct launcher *l)
+{
+    if (!l)
+        return;
+    event_subscription_free(l->subscription);
+    if (l->control)
+        control_set_domain(l->control, NULL);
+    domain_free(l->domain);
+    control_free(l->control);
+    forget(l);
+    event_log_free(l->events);
+    sd_event_source_disable_unref(l->qemu_timer);
+    sd_event_unref(l->event);
+    free(l->init_socket);
+    free(l->socket);
+    free(l);
+}
+
+void launcher_stop(struct launcher *l, const char *why)
+{
+    if (l->domain)
+        domain_shutdown(l->domain, l->options.grace_usec, why);
+    else
+        finish(l, EXIT_OK);
+}
+
+int launcher_exit_code(const struct launcher *l)
+{
+    return l->exit_code;
+}

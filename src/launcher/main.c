@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* virt-launcher: KubeVirt's flags and environment in, one VM out. */
+#include <signal.h>
+#include <stdio.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <vmlet-config.h>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "launcher/launcher.h"
+
+/* What a flag of KubeVirt's virt-launcher means here (compat §5.2). */
+enum flag_kind {
+    FLAG_STRING,
+    FLAG_DURATION, /* "3m", "278s"; microseconds */
+    FLAG_SECONDS,  /* a number; microseconds */
+    FLAG_BOOL,
+    FLAG_IGNORED_VALUE, /* of libvirt, or of a part that is not built: accepted, warned about once */
+    FLAG_IGNORED_BOOL,
+};
+
+struct flags {
+    const char *name, *namespace_, *uid, *share_dir, *private_dir, *ephemeral_dir, *container_disk_dir, *hotplug_dir,
+        *empty_disk_dir, *ovmf_path, *qemu;
+    uint64_t qemu_timeout, grace;
+    bool allow_emulation, run_as_nonroot, keep_after_failure, help, version, verbose, allow_qmp_writes;
+};
+
+static const struct flag {
+    const char *name;
+    enum flag_kind kind;
+    size_t offset;
+    const char *what;
+} table[] = {
+#define STRING(name, member, what)                                                                                     \
+    {                                                                                                                  \
+        name, FLAG_STRING, offsetof(struct flags, member), what                                                        \
+    }
+#define DURATION(name, member, what)                                                                                   \
+    {                                                                                                                  \
+        name, FLAG_DURATION, offsetof(struct flags, member), what                                                      \
+    }
+#define BOOL(name, member, what)                                                                                       \
+    {                                                                                                                  \
+        name, FLAG_BOOL, offsetof(struct flags, member), what                                                          \
+    }
+    STRING("name", name, "name of the VirtualMachineInstance"),
+    STRING("namespace", namespace_, "its namespace"),
+    STRING("uid", uid, "its UID"),
+    DURATION("qemu-timeout", qemu_timeout, "give up when no VM was asked for within this time (3m)"),
+    {"grace-period-seconds", FLAG_SECONDS, offsetof(struct flags, grace),
+     "from SIGTERM to the end of QEMU by force (30)"},
+    STRING("kubevirt-share-dir", share_dir, "(/var/run/kubevirt)"),
+    STRING("private-dir", private_dir, "sockets and logs of the VM (/var/run/kubevirt-private)"),
+    STRING("ephemeral-disk-dir", ephemeral_dir, "(/var/run/kubevirt-ephemeral-disks)"),
+    STRING("container-disk-dir", container_disk_dir, "(/var/run/kubevirt/container-disks)"),
+    STRING("hotplug-disk-dir", hotplug_dir, "(/var/run/kubevirt/hotplug-disks)"),
+    STRING("empty-disk-dir", empty_disk_dir, "(/var/run/libvirt/empty-disks)"),
+    STRING("ovmf-path", ovmf_path, "directory of the UEFI firmware"),
+    STRING("qemu", qemu, "QEMU binary, instead of the one for the VM's architecture"),
+    BOOL("allow-emulation", allow_emulation, "run the VM by emulation when KVM is not usable"),
+    BOOL("allow-qmp-writes", allow_qmp_writes, "let the command server's Qmp method change the VM"),
+    BOOL("run-as-nonroot", run_as_nonroot, "accepted: the launcher needs no privilege"),
+    BOOL("keep-after-failure", keep_after_failure, "accepted: the monitor's flag"),
+    BOOL("verbose", verbose, "log debug messages"),
+    BOOL("help", help, "show this text"),
+    BOOL("version", version, "show the version"),
+    {"hook-sidecars", FLAG_IGNORED_VALUE, 0, NULL},
+    {"allow-cross-arch-emulation", FLAG_IGNORED_BOOL, 0, NULL},
+    {"image-volume", FLAG_IGNORED_BOOL, 0, NULL},
+    {"libvirt-hook-server-and-client", FLAG_IGNORED_BOOL, 0, NULL},
+    {"upgrade-ordinal-ifaces", FLAG_IGNORED_BOOL, 0, NULL},
+    {"vgpu-dedicated-hook", FLAG_IGNORED_BOOL, 0, NULL},
+    {"vm-stats-collector", FLAG_IGNORED_BOOL, 0, NULL},
+    {"firmware-auto-selection", FLAG_IGNORED_BOOL, 0, NULL},
+    {"disk-memory-limit", FLAG_IGNORED_VALUE, 0, NULL},
+    {"qemu-agent-sys-interval", FLAG_IGNORED_VALUE, 0, NULL},
+    {"qemu-agent-file-interval", FLAG_IGNORED_VALUE, 0, NULL},
+    {"qemu-agent-user-interval", FLAG_IGNORED_VALUE, 0, NULL},
+    {"qemu-agent-version-interval", FLAG_IGNORED_VALUE, 0, NULL},
+    {"qemu-fsfreeze-status-interval", FLAG_IGNORED_VALUE, 0, NULL},
+    {"libvirt-log-filters", FLAG_IGNORED_VALUE, 0, NULL},
+    {"hypervisor", FLAG_IGNORED_VALUE, 0, NULL},
+    {"v", FLAG_IGNORED_VALUE, 0, NULL},
+};
+
+static int bad(const char *flag, const char *value, const char *allowed)
+{
+    log_error("--%s %s: not valid (%s)", flag, value ? value : "", allowed);
+    return -EINVAL;
+}
+
+/* Go's durations, as far as KubeVirt writes them: one or more of 1h 2m 3s 4ms, or a bare 0. */
+static int parse_duration(const char *text, uint64_t *ret_usec)
+{
+    static const struct {
+        const char *unit;
+        double usec;
+    } units[] = {{"ms", 1e3}, {"us", 1}, {"h", 3600e6}, {"m", 60e6}, {"s", 1e6}};
+    double total = 0;
+
+    if (streq(text, "0")) {
+        *ret_usec = 0;
+        return 0;
+    }
+    if (!*text)
+        return -EINVAL;
+    while (*text) {
+        char *end;
+        double n = strtod(text, &end);
+        const char *rest = NULL;
+
+        if (end == text || !(n >= 0))
+            return -EINVAL;
+        for (size_t i = 0; i < ELEMENTSOF(units) && !rest; i++) {
+            rest = startswith(end, units[i].unit);
+            if (rest)
+                total += n * units[i].usec;
+        }
+        if (!rest || total > 1e15)
+            return -EINVAL;
+        text = rest;
+    }
+    *ret_usec = (uint64_t)total;
+    return 0;
+}
+
+static int store(const struct flag *flag, struct flags *flags, const char *value)
+{
+    void *target = (char *)flags + flag->offset;
+    char *end;
+
+    switch (flag->kind) {
+    case FLAG_STRING:
+        *(const char **)target = value;
+        return 0;
+    case FLAG_DURATION:
+        return parse_duration(value, target) < 0 ? bad(flag->name, value, "a duration such as 278s or 5m") : 0;
+    case FLAG_SECONDS: {
+        errno = 0;
+        unsigned long n = strtoul(value, &end, 10);
+
+        if (errno || *end || end == value || *value == '-' || n > 1000000000UL)
+            return bad(flag->name, value, "a number of seconds, 0 or more");
+        *(uint64_t *)target = n * USEC_PER_SEC;
+        return 0;
+    }
+    case FLAG_BOOL:
+        if (value && !streq(value, "true") && !streq(value, "false"))
+            return bad(flag->name, value, "true or false");
+        *(bool *)target = !value || streq(value, "true");
+        return 0;
+    case FLAG_IGNORED_VALUE:
+    case FLAG_IGNORED_BOOL:
+        log_warning("--%s is accepted, and has no effect in vmlet", flag->name);
+        return 0;
+    }
+    return -EINVAL;
+}
+
+static bool takes_value(const struct flag *flag)
+{
+    return flag->kind != FLAG_BOOL && flag->kind != FLAG_IGNORED_BOOL;
+}
+
+/* pflag's forms: --name value, --name=value, --bool, --bool=false; a single dash is allowed too. */
+static int parse_flags(int argc, char **argv, struct flags *flags)
+{
+    int faults = 0;
+
+    for (int i = 1; i < argc; i++) {
+        const char *name = argv[i], *value = strchr(name, '=');
+        const struct flag *found = NULL;
+        size_t length;
+
+        if (name[0] != '-') {
+            log_error("%s: not expected (flags only; see --help)", name);
+            faults++;
+            continue;
+        }
+        name += name[1] == '-' ? 2 : 1;
+        length = value ? (size_t)(value - name) : strlen(name);
+        for (size_t f = 0; f < ELEMENTSOF(table) && !found; f++)
+            if (strlen(table[f].name) == length && strncmp(table[f].name, name, length) == 0)
+                found = &table[f];
+        if (!found) {
+            log_error("--%.*s: no such flag (see --help)", (int)length, name);
+            faults++;
+            continue;
+        }
+        value = value ? value + 1 : NULL;
+        if (!value && takes_value(found)) {
+            if (i + 1 == argc) {
+                log_error("--%s needs a value", found->name);
+                faults++;
+                continue;
+            }
+            value = argv[++i];
+        }
+        if (store(found, flags, value) < 0)
+            faults++;
+    }
+    return faults ? -EINVAL : 0;
+}
+
+static void print_help(void)
+{
+    printf("virt-launcher: runs one KubeVirt virtual machine in a pod.\n\n"
+           "Usage: virt-launcher [--FLAG VALUE]…\n\n");
+    for (size_t i = 0; i < ELEMENTSOF(table); i++)
+        if (table[i].what)
+            printf("  --%-22s %s\n", table[i].name, table[i].what);
+    printf(
+        "\nFlags of KubeVirt's virt-launcher that speak of libvirt are accepted and have no effect.\n"
+        "Environment: STANDALONE_VMI (a manifest, started without a node agent), VMLET_LOG_LEVEL, VMLET_LOG_FORMAT,\n"
+        "VIRT_LAUNCHER_LOG_VERBOSITY. See virt-launcher(1).\n");
+}
+
+static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
+{
+    const char *name = sigabbrev_np((int)info->ssi_signo);
+
+    log_info("SIG%s", name ? name : "?");
+    launcher_stop(userdata, name ? name : "signal");
+    return 0;
+}
+
+static int run(const struct flags *flags, struct timeline *timeline, struct error **ret_error)
+{
+    static const int signals[] = {SIGTERM, SIGINT, SIGQUIT};
+    _cleanup_event_ sd_event *event = NULL;
+    _cleanup_(launcher_freep)
+    struct launcher *launcher = NULL;
+    struct launcher_options o = {
+        .name = flags->name,
+        .namespace_ = flags->namespace_,
+        .uid = flags->uid,
+        .share_dir = flags->share_dir,
+        .private_dir = flags->private_dir,
+        .ephemeral_disk_dir = flags->ephemeral_dir,
+        .container_disk_dir = flags->container_disk_dir,
+        .hotplug_disk_dir = flags->hotplug_dir,
+        .empty_disk_dir = flags->empty_disk_dir,
+        .ovmf_path = flags->ovmf_path,
+        .qemu = flags->qemu,
+        .accel = flags->allow_emulation ? ACCEL_AUTO : ACCEL_KVM,
+        .qemu_timeout_usec = flags->qemu_timeout,
+        .grace_usec = flags->grace,
+        .allow_qmp_writes = flags->allow_qmp_writes,
+    };
+    const char *standalone = getenv("STANDALONE_VMI");
+    sigset_t set;
+    int r;
+
+    r = event_new(&event);
+    if (r < 0)
+        return error_errno(ret_error, r, "cannot make an event loop");
+    r = launcher_new(event, &o, timeline, &launcher, ret_error);
+    if (r < 0)
+        return r;
+    signal(SIGPIPE, SIG_IGN);
+    sigemptyset(&set);
+    for (size_t i = 0; i < ELEMENTSOF(signals); i++)
+        sigaddset(&set, signals[i]);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    for (size_t i = 0; i < ELEMENTSOF(signals); i++) {
+        r = sd_event_add_signal(event, NULL, signals[i], on_signal, launcher);
+        if (r < 0)
+            return error_errno(ret_error, r, "cannot watch signals");
+    }
+    log_info("ready");
+    if (standalone && *standalone) {
+        r = launcher_sync_text(launcher, standalone, "STANDALONE_VMI", ret_error);
+        if (r < 0)
+            return r;
+    }
+    r = sd_event_loop(event);
+    if (r < 0)
+        return error_errno(ret_error, r, "the event loop failed");
+    return launcher_exit_code(launcher);
+}
+
+int main(int argc, char **argv)
+{
+    struct timeline timeline = {0};
+    struct flags flags = {
+        .share_dir = "/var/run/kubevirt",
+        .private_dir = "/var/run/kubevirt-private",
+        .ephemeral_dir = "/var/run/kubevirt-ephemeral-disks",
+        .container_disk_dir = "/var/run/kubevirt/container-disks",
+        .hotplug_dir = "/var/run/kubevirt/hotplug-disks",
+        .empty_disk_dir = "/var/run/libvirt/empty-disks",
+        .qemu_timeout = 180 * USEC_PER_SEC,
+        .grace = DEFAULT_GRACE_PERIOD_SECONDS * USEC_PER_SEC,
+    };
+    _cleanup_error_ struct error *e = NULL;
+    const char *verbosity = getenv("VIRT_LAUNCHER_LOG_VERBOSITY");
+    int r;
+
+    timeline_mark(&timeline, MARK_EXEC);
+    log_init("virt-launcher", verbosity && atoi(verbosity) >= 4 ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
+    if (parse_flags(argc, argv, &flags) < 0)
+        return EXIT_BAD_INPUT;
+    if (flags.help) {
+        print_help();
+        return EXIT_OK;
+    }
+    if (flags.version) {
+        printf("virt-launcher %s\n", VMLET_VERSION);
+        return EXIT_OK;
+    }
+    if (flags.verbose)
+        log_set_level(LOG_LEVEL_DEBUG);
+    r = run(&flags, &timeline, &e);
+    if (r < 0) {
+        log_error_of(e, "virt-launcher");
+        return (int)error_exit_code(e);
+    }
+    return r;
+}
