@@ -65,7 +65,15 @@
 #define LIMIT_CACHE_BYTES (256U * 1024)
 
 /* `vmlet run` and `smoke`: for what is waited for, unless --timeout says otherwise. */
-#define RUN_TIMEOUT_USEC (120 * USEC_PER_SEC)
+#define RUN_TIMEOUT_USEC         (120 * USEC_PER_SEC)
+#define TIMEOUT_QEMU_TERM_USEC   (2 * USEC_PER_SEC)  /* from SIGTERM to SIGKILL */
+#define TIMEOUT_QEMU_QUIT_USEC   (2 * USEC_PER_SEC)  /* from `quit` to SIGTERM */
+#define TIMEOUT_QEMU_PROBE_USEC  (20 * USEC_PER_SEC) /* a throw-away QEMU without a machine, asked what it can do */
+#define TIMEOUT_ACCEL_PROBE_USEC (300 * USEC_PER_MSEC)
+#define TCG_TIMEOUT_FACTOR       10U
+
+/* Files of what was found out about this host. */
+#define LIMIT_CACHE_BYTES (256U * 1024)
 
 /* Graceful stop: the ACPI button is pressed again at this interval, because a guest that boots can miss it. */
 #define SHUTDOWN_REPEAT_USEC         (5 * USEC_PER_SEC)
