@@ -415,8 +415,7 @@ static bool undone_already(int r)
 static int undo_one(struct applier *a, const struct net_action *undo, struct error **first)
 {
     _cleanup_error_ struct error *e = NULL;
-    _cleanup_(arena_freep)
-    struct arena *arena = arena_new();
+    _cleanup_(arena_freep) struct arena *arena = arena_new();
     int r = run(a, undo, &e);
 
     if (r >= 0)
@@ -452,8 +451,7 @@ int net_undo(const struct net_action *undos, size_t count, struct error **ret_er
 
 static int step_failed(const struct net_plan *plan, size_t index, int r, struct error **ret_error)
 {
-    _cleanup_(arena_freep)
-    struct arena *arena = arena_new();
+    _cleanup_(arena_freep) struct arena *arena = arena_new();
     const struct net_action *action = &plan->steps.items[index].action;
 
     return error_wrap(ret_error, r, "network of %s, step %zu of %zu (%s)", plan->vm, index + 1, plan->steps.count,

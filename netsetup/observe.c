@@ -180,8 +180,7 @@ static void observe_route(struct nl_object *object, void *data)
 
 static int observe_caches(struct observer *ob, struct error **ret_error)
 {
-    _cleanup_(cache_freep)
-    struct nl_cache *addresses = NULL, *routes = NULL;
+    _cleanup_(cache_freep) struct nl_cache *addresses = NULL, *routes = NULL;
     int r;
 
     nl_cache_foreach(ob->links, observe_link, ob);
@@ -270,8 +269,7 @@ static int observe_table(struct nl_msg *msg, void *data)
 /* By netlink, so that no nft process is needed to look. A kernel without nf_tables has no tables. */
 static int observe_nft(struct observer *ob, struct error **ret_error)
 {
-    _cleanup_(sock_freep)
-    struct nl_sock *sock = nl_socket_alloc();
+    _cleanup_(sock_freep) struct nl_sock *sock = nl_socket_alloc();
     struct nfgenmsg family = {.nfgen_family = AF_UNSPEC};
 
     if (!sock)
@@ -350,12 +348,9 @@ static int observe_sysctls(struct observer *ob, struct error **ret_error)
 
 int net_observe(struct net_observed **ret, struct error **ret_error)
 {
-    _cleanup_(net_observed_freep)
-    struct net_observed *o = net_observed_new();
-    _cleanup_(sock_freep)
-    struct nl_sock *sock = nl_socket_alloc();
-    _cleanup_(cache_freep)
-    struct nl_cache *links = NULL;
+    _cleanup_(net_observed_freep) struct net_observed *o = net_observed_new();
+    _cleanup_(sock_freep) struct nl_sock *sock = nl_socket_alloc();
+    _cleanup_(cache_freep) struct nl_cache *links = NULL;
     struct observer ob = {.o = o, .sock = sock};
     struct stat st;
     int r;

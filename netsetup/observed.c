@@ -291,8 +291,7 @@ static int strings_from_json(struct arena *arena, const json_t *json, const char
 
 int net_observed_from_json(const json_t *json, struct net_observed **ret, struct error **ret_error)
 {
-    _cleanup_(net_observed_freep)
-    struct net_observed *o = net_observed_new();
+    _cleanup_(net_observed_freep) struct net_observed *o = net_observed_new();
     const json_t *links, *addresses, *routes, *sysctls;
     int r;
 

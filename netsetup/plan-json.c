@@ -320,10 +320,8 @@ static void table_interface(struct strbuf *b, const struct net_interface *n)
 
 char *net_plan_to_table(const struct net_plan *plan)
 {
-    _cleanup_(arena_freep)
-    struct arena *arena = arena_new();
-    _cleanup_(strbuf_done)
-    struct strbuf b = {0};
+    _cleanup_(arena_freep) struct arena *arena = arena_new();
+    _cleanup_(strbuf_done) struct strbuf b = {0};
 
     if (!arena)
         return NULL;

@@ -8,8 +8,7 @@
 /* passt's port lists: "80,443" of the protocol; "all" when the manifest names no port at all. */
 static char *port_list(struct arena *arena, const struct vmi_interface *interface, const char *protocol)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf b = {0};
+    _cleanup_(strbuf_done) struct strbuf b = {0};
 
     if (!interface->ports.count && !interface->port_ranges.count)
         return arena_strdup(arena, "all");

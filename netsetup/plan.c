@@ -729,10 +729,8 @@ static void plan_interface(struct planner *p, const struct vmi_interface *interf
 int net_plan_make(const struct vmi *vmi, const struct net_observed *observed, const struct net_plan_options *options,
                   struct net_plan **ret, struct error **ret_error)
 {
-    _cleanup_(arena_freep)
-    struct arena *arena = arena_new();
-    _cleanup_(strbuf_done)
-    struct strbuf none = {0};
+    _cleanup_(arena_freep) struct arena *arena = arena_new();
+    _cleanup_(strbuf_done) struct strbuf none = {0};
     struct planner p = {.vmi = vmi, .observed = observed, .options = options, .arena = arena};
 
     p.plan = arena ? arena_alloc(arena, sizeof(*p.plan)) : NULL;

@@ -562,8 +562,7 @@ static int format_command(const struct qmp_call *options, uint64_t id, struct ca
 
 static int call_new(const struct qmp_call *o, uint64_t id, unsigned factor, struct call **ret)
 {
-    _cleanup_(call_freep)
-    struct call *call = calloc(1, sizeof(*call));
+    _cleanup_(call_freep) struct call *call = calloc(1, sizeof(*call));
 
     if (!call)
         return -ENOMEM;

@@ -76,8 +76,7 @@ void event_gate_free(struct event_gate *gate)
 
 int event_gate_set_filter(struct event_gate *gate, const char *const *patterns)
 {
-    _cleanup_(strv_freep)
-    char **copy = NULL;
+    _cleanup_(strv_freep) char **copy = NULL;
 
     for (; patterns && *patterns; patterns++)
         if (strv_append(&copy, *patterns) < 0)

@@ -19,6 +19,19 @@
 #define TAG        "\0n"
 #define TAG_LENGTH 2U
 
+/* JSON's grammar for an integer: an optional '-', no leading zero; and short enough to be tagged. */
+static bool is_json_integer(const char *text, size_t length)
+{
+    size_t i = length > 0 && text[0] == '-' ? 1 : 0;
+
+    if (i == length || length > 100 || (text[i] == '0' && i + 1 < length))
+        return false;
+    for (; i < length; i++)
+        if (!isdigit((unsigned char)text[i]))
+            return false;
+    return true;
+}
+
 const char *qmp_json_big_number(const json_t *json)
 {
     const char *text;
@@ -30,7 +43,8 @@ const char *qmp_json_big_number(const json_t *json)
     length = json_string_length(json);
     if (length <= TAG_LENGTH || memcmp(text + length - TAG_LENGTH, TAG, TAG_LENGTH) != 0)
         return NULL;
-    return text;
+    /* A string that a program made with a NUL in it must not get out without quotes. */
+    return is_json_integer(text, length - TAG_LENGTH) ? text : NULL;
 }
 
 static json_t *big_number_new(const char *digits, size_t length)
@@ -103,19 +117,6 @@ static size_t scan_number(const char *text, const char *end, bool *ret_big)
     return (size_t)(p - text);
 }
 
-/* JSON's grammar for an integer: an optional '-', no leading zero; and short enough to be tagged. */
-static bool is_json_integer(const char *text, size_t length)
-{
-    size_t i = length > 0 && text[0] == '-' ? 1 : 0;
-
-    if (i == length || length > 100 || (text[i] == '0' && i + 1 < length))
-        return false;
-    for (; i < length; i++)
-        if (!isdigit((unsigned char)text[i]))
-            return false;
-    return true;
-}
-
 /* The string that starts at the quote, copied; -EBADMSG for \u0000, which is ours. Returns bytes taken. */
 static ssize_t copy_string(struct strbuf *out, const char *text, const char *end)
 {
@@ -182,8 +183,7 @@ static int parse(const char *text, size_t length, size_t flags, json_t **ret, st
 
 int qmp_json_parse_frame(const char *text, size_t length, bool long_number, json_t **ret, struct error **ret_error)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf tagged = {0};
+    _cleanup_(strbuf_done) struct strbuf tagged = {0};
     int r;
 
     if (!long_number)

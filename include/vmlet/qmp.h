@@ -132,22 +132,53 @@ int qmp_client_invoke(struct qmp_client *client, const char *command, json_t *ar
 struct qga_client;
 typedef void (*qga_reply_fn)(struct qga_client *agent, json_t *result, const struct error *error, void *userdata);
 
-/* Takes a connected stream socket to the agent's chardev. */
+/* Takes a connected stream socket to the agent's chardev (a pty in raw mode will do). On failure the fd is closed too.
+ */
 int qga_client_new(sd_event *event, int fd, struct qga_client **ret);
+/* Every pending callback is called with ERROR_CANCELLED. NULL is allowed. */
 void qga_client_free(struct qga_client *agent);
 static inline void qga_client_freep(struct qga_client **agent)
 {
     qga_client_free(*agent);
     *agent = NULL;
 }
-/* Queues a command; arguments consumed. timeout_usec 0: the table's default. Commands that do not answer on success
- * (guest-shutdown, guest-suspend-*) complete with a JSON null once sent and the channel took them. */
+/*
+ * Queues a command; arguments consumed, also on failure. timeout_usec 0: the table's default; it runs from this call.
+ * Commands that do not answer on success (guest-shutdown, guest-suspend-*) complete with a JSON null once sent and the
+ * channel took them. Errors: ERROR_AGENT with the agent's class, ERROR_AGENT_NOT_CONNECTED when nobody answers the
+ * synchronisation or the channel is closed, ERROR_TIMED_OUT, ERROR_CANCELLED.
+ */
 int qga_client_call(struct qga_client *agent, const char *command, json_t *arguments, uint64_t timeout_usec,
                     qga_reply_fn callback, void *userdata);
 /* The channel was closed or opened in the guest (VSERPORT_CHANGE): pending calls fail; the next one synchronises. */
 void qga_client_reset(struct qga_client *agent);
+/* False when the chardev itself has been closed: final. */
+bool qga_client_is_open(const struct qga_client *agent);
+int qga_client_set_priority(struct qga_client *agent, int64_t priority);
 
 /* guest-exec to its end. The callback gets {"exitcode": N, "signal"?: N, "out": "…", "err": "…"}: decoded from base64,
- * bytes that are not UTF-8 replaced by U+FFFD, "out-truncated"/"err-truncated" if the agent says so. */
+ * bytes that are not UTF-8, and NUL, replaced by U+FFFD, "out-truncated"/"err-truncated" if the agent says so. A
+ * program that was killed by a signal has the exitcode 128 + signal, as in a shell. arguments: an array of strings or
+ * NULL, consumed. input: its stdin, or NULL. At the deadline the program goes on in the guest; the error names its pid.
+ */
 int qga_client_exec(struct qga_client *agent, const char *path, json_t *arguments, const char *input,
                     uint64_t timeout_usec, qga_reply_fn callback, void *userdata);
+
+/* Output as it comes; `data` is not NUL-terminated and may hold any bytes. */
+typedef void (*qga_output_fn)(struct qga_client *agent, bool from_stderr, const char *data, size_t length,
+                              void *userdata);
+/* As qga_client_exec() with output that is passed on while the program runs; the result has no "out" and "err". The
+ * agent itself gives output only at the end, so the program's output goes to files in a directory of its own (mode
+ * 0700) that are read meanwhile and removed at the end: needs /bin/sh in the guest, and an agent that allows
+ * guest-file-*. */
+int qga_client_exec_stream(struct qga_client *agent, const char *path, json_t *arguments, const char *input,
+                           uint64_t timeout_usec, qga_output_fn output, qga_reply_fn callback, void *userdata);
+
+/* A whole file of the guest, at most `limit` bytes (else ERROR_LIMIT). `data` is borrowed, NULL on error. */
+typedef void (*qga_data_fn)(struct qga_client *agent, const char *data, size_t length, const struct error *error,
+                            void *userdata);
+int qga_client_read_file(struct qga_client *agent, const char *path, size_t limit, uint64_t timeout_usec,
+                         qga_data_fn callback, void *userdata);
+/* Creates or replaces it. The data is copied. The callback gets {"count": bytes}. */
+int qga_client_write_file(struct qga_client *agent, const char *path, const void *data, size_t length,
+                          uint64_t timeout_usec, qga_reply_fn callback, void *userdata);

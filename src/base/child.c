@@ -130,8 +130,7 @@ static bool drain(int fd, struct strbuf *buffer)
 int child_run(const struct child_options *options, uint64_t timeout_usec, int *ret_code, char **ret_stdout,
               char **ret_stderr, struct error **ret_error)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf out = {0}, err = {0};
+    _cleanup_(strbuf_done) struct strbuf out = {0}, err = {0};
     _cleanup_close_ int out_read = -EBADF, out_write = -EBADF, err_read = -EBADF, err_write = -EBADF, pidfd = -EBADF;
     struct child_options o = *options;
     uint64_t deadline = now_usec() + timeout_usec;

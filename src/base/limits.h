@@ -53,24 +53,16 @@
 #define TIMEOUT_QGA_NOREPLY_USEC  (5 * USEC_PER_SEC)    /* for the channel to take the bytes */
 #define TIMEOUT_QGA_EXEC_USEC     (60 * USEC_PER_SEC)
 /* guest-exec has no event, so its end must be asked for; the interval doubles from the first to the second. */
-#define QGA_EXEC_POLL_MIN_USEC (5 * USEC_PER_MSEC)
-#define QGA_EXEC_POLL_MAX_USEC (100 * USEC_PER_MSEC)
-#define TIMEOUT_QEMU_TERM_USEC (2 * USEC_PER_SEC) /* from SIGTERM to SIGKILL */
-#define TIMEOUT_QEMU_QUIT_USEC (2 * USEC_PER_SEC) /* from `quit` to SIGTERM */
-#define TIMEOUT_QEMU_PROBE_USEC   (20 * USEC_PER_SEC) /* a throw-away QEMU without a machine, asked what it can do */
-#define TIMEOUT_ACCEL_PROBE_USEC  (300 * USEC_PER_MSEC)
-#define TCG_TIMEOUT_FACTOR 10U
-
-/* Files of what was found out about this host. */
-#define LIMIT_CACHE_BYTES (256U * 1024)
-
-/* `vmlet run` and `smoke`: for what is waited for, unless --timeout says otherwise. */
-#define RUN_TIMEOUT_USEC         (120 * USEC_PER_SEC)
+#define QGA_EXEC_POLL_MIN_USEC   (5 * USEC_PER_MSEC)
+#define QGA_EXEC_POLL_MAX_USEC   (100 * USEC_PER_MSEC)
 #define TIMEOUT_QEMU_TERM_USEC   (2 * USEC_PER_SEC)  /* from SIGTERM to SIGKILL */
 #define TIMEOUT_QEMU_QUIT_USEC   (2 * USEC_PER_SEC)  /* from `quit` to SIGTERM */
 #define TIMEOUT_QEMU_PROBE_USEC  (20 * USEC_PER_SEC) /* a throw-away QEMU without a machine, asked what it can do */
 #define TIMEOUT_ACCEL_PROBE_USEC (300 * USEC_PER_MSEC)
 #define TCG_TIMEOUT_FACTOR       10U
+
+/* `vmlet run` and `smoke`: for what is waited for, unless --timeout says otherwise. */
+#define RUN_TIMEOUT_USEC (120 * USEC_PER_SEC)
 
 /* Files of what was found out about this host. */
 #define LIMIT_CACHE_BYTES (256U * 1024)
@@ -91,10 +83,11 @@
 #define LIMIT_CONSOLE_VIEWERS      16U
 
 /* Network set-up. */
-#define TIMEOUT_NFT_USEC      (10 * USEC_PER_SEC)
-#define LIMIT_DHCP_PER_SECOND 64U /* requests of one guest that are looked at; the kernel drops what waits behind them */
+#define TIMEOUT_NFT_USEC (10 * USEC_PER_SEC)
+#define LIMIT_DHCP_PER_SECOND                                                                                          \
+    64U /* requests of one guest that are looked at; the kernel drops what waits behind them */
 #define RA_INTERVAL_USEC      (600 * USEC_PER_SEC) /* between unasked router advertisements (RFC 4861: 4 to 1800 s) */
-#define LIMIT_NET_STATE_BYTES (1024U * 1024) /* what netsetup keeps about one VM */
+#define LIMIT_NET_STATE_BYTES (1024U * 1024)       /* what netsetup keeps about one VM */
 
 /* Events kept for subscribers that come back. */
 #define LIMIT_EVENT_RING 1024U
@@ -123,13 +116,13 @@
 #define LIMIT_TERMINATION_MESSAGE_BYTES 4096U /* what kubelet reads of it */
 
 /* Tools beside the launcher. */
-#define LIMIT_TAIL_LINE_BYTES        (64U * 1024) /* a longer line is printed in pieces as it comes */
-#define TIMEOUT_TAIL_FLUSH_USEC      (2 * USEC_PER_SEC) /* for a reader that is slow when the program is told to end */
-#define WATCH_FALLBACK_USEC          (1 * USEC_PER_SEC) /* between looks where the host gives no inotify instance */
-#define CONTAINER_DISK_BACKLOG       50
-#define LIMIT_CONTAINER_DISK_PATH    102U /* compat: KubeVirt's limit for --copy-path */
-#define TIMEOUT_FREEZE_USEC          (60 * USEC_PER_SEC) /* compat: the extended deadline */
-#define TIMEOUT_CALL_USEC            (20 * USEC_PER_SEC) /* compat: the long deadline */
-#define TIMEOUT_SHORT_CALL_USEC      (5 * USEC_PER_SEC)  /* compat: the short deadline; also what Exec adds to its own */
+#define LIMIT_TAIL_LINE_BYTES     (64U * 1024)       /* a longer line is printed in pieces as it comes */
+#define TIMEOUT_TAIL_FLUSH_USEC   (2 * USEC_PER_SEC) /* for a reader that is slow when the program is told to end */
+#define WATCH_FALLBACK_USEC       (1 * USEC_PER_SEC) /* between looks where the host gives no inotify instance */
+#define CONTAINER_DISK_BACKLOG    50
+#define LIMIT_CONTAINER_DISK_PATH 102U                /* compat: KubeVirt's limit for --copy-path */
+#define TIMEOUT_FREEZE_USEC       (60 * USEC_PER_SEC) /* compat: the extended deadline */
+#define TIMEOUT_CALL_USEC         (20 * USEC_PER_SEC) /* compat: the long deadline */
+#define TIMEOUT_SHORT_CALL_USEC   (5 * USEC_PER_SEC)  /* compat: the short deadline; also what Exec adds to its own */
 
 #define LIMIT_UNIX_PATH 107U /* sun_path without its NUL, unix(7) */

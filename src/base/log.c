@@ -78,8 +78,7 @@ static void begin_json(struct strbuf *line, enum log_level level, const char *me
 void log_message(enum log_level level, const char *file, int line_number, const struct error *error, const char *format,
                  ...)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf line = {0}, message = {0};
+    _cleanup_(strbuf_done) struct strbuf line = {0}, message = {0};
     int saved_errno = errno;
     va_list ap;
 
@@ -120,8 +119,7 @@ void log_message(enum log_level level, const char *file, int line_number, const 
 
 void log_record(const char *message, const char *json_members)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf line = {0};
+    _cleanup_(strbuf_done) struct strbuf line = {0};
 
     if (!log_state.json) {
         strbuf_printf(&line, "%s: %s\n", log_state.component, message);

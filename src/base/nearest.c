@@ -43,14 +43,20 @@ unsigned edit_distance(const char *a, const char *b)
     return above[m];
 }
 
-int nearest_index(const char *name, size_t n, const char *(*get)(size_t i, const void *userdata), const void *userdata)
+unsigned nearest_limit(const char *name)
 {
     /* one wrong letter in three: more would name things that have nothing to do with each other */
-    unsigned best = (unsigned)MIN(strlen(name), (size_t)LONGEST) * 2 / 3 + 1;
+    return (unsigned)MIN(strlen(name), (size_t)LONGEST) * 2 / 3 + 1;
+}
+
+int nearest_index(const char *name, size_t n, const char *(*get)(size_t i, const void *userdata), const void *userdata)
+{
+    unsigned best = nearest_limit(name);
     int found = -1;
 
     for (size_t i = 0; i < n; i++) {
-        unsigned distance = edit_distance(name, get(i, userdata));
+        const char *known = get(i, userdata);
+        unsigned distance = known ? edit_distance(name, known) : UINT32_MAX;
 
         if (distance < best || (distance == best && found < 0)) {
             best = distance;
@@ -65,13 +71,18 @@ static const char *list_get(size_t i, const void *userdata)
     return ((const char *const *)userdata)[i];
 }
 
+const char *nearest_of(const char *name, const char *const *known, size_t n)
+{
+    int i = nearest_index(name, n, list_get, known);
+
+    return i < 0 ? NULL : known[i];
+}
+
 const char *nearest_name(const char *name, const char *const *known)
 {
     size_t n = 0;
-    int i;
 
     while (known && known[n])
         n++;
-    i = nearest_index(name, n, list_get, known);
-    return i < 0 ? NULL : known[i];
+    return nearest_of(name, known, n);
 }

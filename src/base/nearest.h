@@ -10,5 +10,9 @@ unsigned edit_distance(const char *a, const char *b);
 
 /* Index of the closest of n names, or -1 when none is close enough to be worth naming. `get` gives the i-th name. */
 int nearest_index(const char *name, size_t n, const char *(*get)(size_t i, const void *userdata), const void *userdata);
-/* As nearest_index(), in a NULL-terminated list: the name itself, or NULL. */
+/* The largest distance at which `name` is still worth a suggestion. */
+unsigned nearest_limit(const char *name);
+/* As nearest_index(), in a list of n names (NULL entries are passed over): the name itself, or NULL. */
+const char *nearest_of(const char *name, const char *const *known, size_t n);
+/* As nearest_of(), in a NULL-terminated list. */
 const char *nearest_name(const char *name, const char *const *known);

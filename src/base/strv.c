@@ -57,8 +57,7 @@ int strv_printf(char ***list, const char *format, ...)
 
 char **strv_copy(char *const *list)
 {
-    _cleanup_(strv_freep)
-    char **copy = calloc(1, sizeof(char *));
+    _cleanup_(strv_freep) char **copy = calloc(1, sizeof(char *));
 
     if (!copy)
         return NULL;

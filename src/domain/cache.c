@@ -15,8 +15,7 @@
 
 static char **cache_directories(void)
 {
-    _cleanup_(strv_freep)
-    char **list = NULL;
+    _cleanup_(strv_freep) char **list = NULL;
     const char *own = getenv("VMLET_CACHE_DIR"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     int r;
 
@@ -53,8 +52,7 @@ static json_t *read_file(const char *path)
 json_t *cache_read(const char *name, bool (*is_valid)(const json_t *content, const void *userdata),
                    const void *userdata)
 {
-    _cleanup_(strv_freep)
-    char **directories = cache_directories();
+    _cleanup_(strv_freep) char **directories = cache_directories();
 
     STRV_FOREACH (directory, directories) {
         _cleanup_free_ char *path = NULL;
@@ -92,8 +90,7 @@ int cache_write_to(const char *directory, const char *name, const json_t *conten
 
 void cache_write(const char *name, const json_t *content)
 {
-    _cleanup_(strv_freep)
-    char **directories = cache_directories();
+    _cleanup_(strv_freep) char **directories = cache_directories();
 
     STRV_FOREACH (directory, directories) {
         _cleanup_error_ struct error *error = NULL;

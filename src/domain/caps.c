@@ -242,8 +242,7 @@ static char **string_list(const json_t *array)
 
 static int caps_from_json(const json_t *content, const char *path, struct qemu_caps **ret, struct error **ret_error)
 {
-    _cleanup_(qemu_caps_freep)
-    struct qemu_caps *caps = calloc(1, sizeof(*caps));
+    _cleanup_(qemu_caps_freep) struct qemu_caps *caps = calloc(1, sizeof(*caps));
     const char *package = json_string_value(json_object_get(content, "package"));
 
     if (!caps)

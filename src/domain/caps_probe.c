@@ -313,8 +313,7 @@ static int talk(struct probe *p, json_t *caps, struct error **ret_error)
 
 int qemu_caps_probe(const char *binary, json_t **ret, struct error **ret_error)
 {
-    _cleanup_(probe_done)
-    struct probe p = {
+    _cleanup_(probe_done) struct probe p = {
         .binary = binary,
         .pidfd = -EBADF,
         .fd = -EBADF,

@@ -289,8 +289,7 @@ static int on_connection(sd_event_source *source, int fd, uint32_t revents, void
 
 int console_new(sd_event *event, int qemu_fd, const char *listen_path, struct console **ret, struct error **ret_error)
 {
-    _cleanup_(console_freep)
-    struct console *c = calloc(1, sizeof(*c));
+    _cleanup_(console_freep) struct console *c = calloc(1, sizeof(*c));
     int r;
 
     if (!c) {

@@ -488,8 +488,7 @@ static const struct rpc_method methods[] = {
 int control_new(sd_event *event, const struct control_options *options, struct event_log *events,
                 struct timeline *timeline, struct control **ret, struct error **ret_error)
 {
-    _cleanup_(control_freep)
-    struct control *c = calloc(1, sizeof(*c));
+    _cleanup_(control_freep) struct control *c = calloc(1, sizeof(*c));
     int r;
 
     if (!c)

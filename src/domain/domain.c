@@ -17,8 +17,7 @@
 
 int domain_new(sd_event *event, const struct domain_options *options, struct domain **ret, struct error **ret_error)
 {
-    _cleanup_(domain_freep)
-    struct domain *d = calloc(1, sizeof(*d));
+    _cleanup_(domain_freep) struct domain *d = calloc(1, sizeof(*d));
 
     if (!d) {
         machine_free(options->machine);
@@ -140,8 +139,9 @@ static void set_outcome(struct domain *d, const siginfo_t *info)
     else if (d->lifecycle.reason == REASON_PANICKED)
         r = asprintf(&d->outcome, "the guest panicked");
     else if (by_guest && s->phase == STOP_ASKED)
-        r = asprintf(&d->outcome, "the guest shut down %.1f s after it was asked (%s; power button pressed %u times%s)",
-                     seconds, s->why ? s->why : "", s->presses, s->agent_asked ? ", and the agent asked" : "");
+        r = asprintf(&d->outcome, "the guest shut down %.1f s after it was asked (%s; power button pressed %s%s)",
+                     seconds, s->why ? s->why : "", s->presses == 1 ? "once" : "several times",
+                     s->agent_asked ? ", and the agent asked" : "");
     else if (by_guest)
         r = asprintf(&d->outcome, "the guest shut down by itself");
     else if (s->phase != STOP_NONE)

@@ -51,8 +51,7 @@ int host_known_firmware(char ***ret, struct error **ret_error)
         "/usr/share/edk2/x64",   "/usr/share/edk2-ovmf/x64", "/usr/share/qemu",      "/usr/share/qemu-efi-aarch64",
         "/usr/local/share/qemu",
     };
-    _cleanup_(strv_freep)
-    char **list = calloc(1, sizeof(*list));
+    _cleanup_(strv_freep) char **list = calloc(1, sizeof(*list));
 
     if (!list)
         return error_oom(ret_error);
@@ -158,8 +157,7 @@ static int add_devices(struct host_facts *facts)
 
 static int add_qemu(struct host_facts *facts, enum machine_arch arch)
 {
-    _cleanup_(qemu_caps_freep)
-    struct qemu_caps *caps = NULL;
+    _cleanup_(qemu_caps_freep) struct qemu_caps *caps = NULL;
     _cleanup_error_ struct error *error = NULL;
     const char *name = arch == MACHINE_ARCH_AARCH64 ? "qemuAarch64" : "qemuX86_64";
     int r = qemu_caps_load(NULL, arch, &caps, &error);
@@ -247,8 +245,7 @@ static long read_number(const char *directory, const char *name, const char *fil
 static int add_hugepages(struct host_facts *facts)
 {
     static const char directory[] = "/sys/kernel/mm/hugepages";
-    _cleanup_(strbuf_done)
-    struct strbuf text = {0};
+    _cleanup_(strbuf_done) struct strbuf text = {0};
     DIR *dir = opendir(directory);
     struct dirent *entry;
     bool any = false;
@@ -294,8 +291,7 @@ static int add_process(struct host_facts *facts)
 
 int host_facts_load(struct host_facts **ret, struct error **ret_error)
 {
-    _cleanup_(host_facts_freep)
-    struct host_facts *facts = calloc(1, sizeof(*facts));
+    _cleanup_(host_facts_freep) struct host_facts *facts = calloc(1, sizeof(*facts));
     int r;
 
     if (!facts)
@@ -374,8 +370,7 @@ json_t *host_facts_to_json(const struct host_facts *facts)
 
 char *host_facts_to_text(const struct host_facts *facts)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf text = {0};
+    _cleanup_(strbuf_done) struct strbuf text = {0};
 
     for (size_t i = 0; i < facts->count; i++) {
         const struct host_fact *f = &facts->items[i];

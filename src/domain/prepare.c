@@ -173,8 +173,7 @@ static int build(const struct prepare_options *o, struct prepared *p, struct are
         .serial_log = o->vmi->spec.domain.devices.log_serial_console != OPT_FALSE,
     };
 
-    _cleanup_(strv_freep)
-    char **firmware = NULL;
+    _cleanup_(strv_freep) char **firmware = NULL;
     if (list_firmware(o, p->arch, &firmware) < 0)
         return error_oom(ret_error);
     facts.known_firmware = (const char *const *)firmware;
@@ -189,10 +188,8 @@ static int build(const struct prepare_options *o, struct prepared *p, struct are
 int vm_prepare(const struct prepare_options *options, struct prepared *ret, struct faults *faults,
                struct error **ret_error)
 {
-    _cleanup_(arena_freep)
-    struct arena *arena = arena_new();
-    _cleanup_(prepared_done)
-    struct prepared p = {0};
+    _cleanup_(arena_freep) struct arena *arena = arena_new();
+    _cleanup_(prepared_done) struct prepared p = {0};
     int r;
 
     if (!arena)

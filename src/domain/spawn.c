@@ -241,8 +241,7 @@ void domain_stop_helpers(struct domain *d)
 static int make_environment(const struct domain *d, char ***ret, struct error **ret_error)
 {
     char *const *more = machine_get_environment(d->machine);
-    _cleanup_(strv_freep)
-    char **all = more ? strv_copy(environ) : NULL;
+    _cleanup_(strv_freep) char **all = more ? strv_copy(environ) : NULL;
 
     if (more && !all)
         return error_oom(ret_error);
@@ -283,8 +282,7 @@ int domain_spawn(struct domain *d, struct error **ret_error)
     if (r >= 0)
         r = connect_sockets(d, fds, n, ret_error);
     if (r >= 0) {
-        _cleanup_(strv_freep)
-        char **environment = NULL;
+        _cleanup_(strv_freep) char **environment = NULL;
         struct child_options o = {
             .argv = machine_get_argv(d->machine),
             .fds = inherited,

@@ -61,8 +61,7 @@ json_t *timeline_to_json(const struct timeline *timeline)
 
 void timeline_log(const struct timeline *timeline, const char *domain_name)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf members = {0}, text = {0};
+    _cleanup_(strbuf_done) struct strbuf members = {0}, text = {0};
 
     strbuf_printf(&members, ",\"domain\":");
     strbuf_add_json_string(&members, domain_name);

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 
 #include "base/limits.h"
+#include "base/nearest.h"
 #include "base/strbuf.h"
 #include "json/quantity.h"
 #include "json/scalar.h"
@@ -117,15 +118,14 @@ static void list_names(struct strbuf *b, const struct enum_names *names)
 /* The index of one of the names, or 0 and a fault. */
 static unsigned choose(struct decoder *d, const struct field *f, const struct node *node, const char *text)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf allowed = {0};
+    _cleanup_(strbuf_done) struct strbuf allowed = {0};
     const char *near;
 
     for (size_t i = 1; i < f->names->count; i++)
         if (streq_ptr(f->names->names[i], text))
             return (unsigned)i;
     list_names(&allowed, f->names);
-    near = nearest_name(text, f->names->names + 1, f->names->count - 1);
+    near = nearest_of(text, f->names->names + 1, f->names->count - 1);
     if (near && f->names->count > 2)
         faults_add(d->faults, node, "\"%.*s\" is not known: did you mean %s? (%s)", QUOTED, text, near,
                    strbuf_text(&allowed));

@@ -93,8 +93,6 @@ bool decode_is_object(struct decoder *d, const struct node *node);
 /* Null, false, "", and empty objects and lists: what the API takes as not given. */
 bool node_is_empty(const struct node *node);
 
-/* The name of `names` that `text` was probably meant to be, or NULL. */
-const char *nearest_name(const char *text, const char *const *names, size_t count);
 /* " (did you mean …?)", or the fields that are known, for a field that `table` does not have; in the arena. */
 const char *describe_unknown_field(struct decoder *d, const struct table *table, const struct node *node);
 

@@ -12,8 +12,7 @@
 /* One line per fault, whatever stands in the input: control characters are shown as escapes. */
 static char *one_line(const char *text)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf b = {0};
+    _cleanup_(strbuf_done) struct strbuf b = {0};
 
     for (const char *p = text; *p; p++) {
         unsigned char c = (unsigned char)*p;
@@ -72,8 +71,7 @@ void faults_add_at(struct faults *faults, unsigned line, unsigned column, const 
 
 void faults_add(struct faults *faults, const struct node *node, const char *format, ...)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf path = {0};
+    _cleanup_(strbuf_done) struct strbuf path = {0};
     va_list ap;
 
     node_write_path(&path, node);
@@ -86,8 +84,7 @@ void faults_add_member(struct faults *faults, const struct node *node, const cha
 {
     const struct node *child = node ? node_get(node, member) : NULL;
     const struct node *at = child ?: node;
-    _cleanup_(strbuf_done)
-    struct strbuf path = {0};
+    _cleanup_(strbuf_done) struct strbuf path = {0};
     va_list ap;
 
     node_write_path(&path, at);
@@ -142,8 +139,7 @@ static int sort_faults(struct faults *faults)
 
 char *faults_format(struct faults *faults)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf b = {0};
+    _cleanup_(strbuf_done) struct strbuf b = {0};
 
     if (sort_faults(faults) < 0)
         return NULL;

@@ -1,82 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* For a name that is not known: the known one that was probably meant. */
-#include <strings.h>
-
+#include "base/nearest.h"
 #include "base/strbuf.h"
 #include "json/decode.h"
 
-/* Names are compared up to this length; all of the API's are shorter. */
-#define NAME_MAX_LENGTH 40
 /* Objects with at most so many fields are listed whole when no name is near. */
 #define LISTED_FIELDS 8
 #define SEARCH_DEPTH  12
 
-static char lower(char c)
-{
-    return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
-}
-
-/* Insertions, deletions, changes, and two neighbours swapped (optimal string alignment), letter case ignored. */
-static unsigned distance(const char *a, const char *b)
-{
-    unsigned rows[3][NAME_MAX_LENGTH + 2];
-    size_t n = strlen(a), m = strlen(b);
-    unsigned *before = rows[0], *last = rows[1], *row = rows[2];
-
-    if (n > NAME_MAX_LENGTH || m > NAME_MAX_LENGTH)
-        return NAME_MAX_LENGTH;
-    for (size_t j = 0; j <= m; j++)
-        before[j] = last[j] = (unsigned)j;
-    for (size_t i = 1; i <= n; i++) {
-        unsigned *oldest = before;
-
-        row[0] = (unsigned)i;
-        for (size_t j = 1; j <= m; j++) {
-            unsigned change = last[j - 1] + (lower(a[i - 1]) != lower(b[j - 1]));
-
-            row[j] = MIN(change, MIN(last[j], row[j - 1]) + 1);
-            if (i > 1 && j > 1 && lower(a[i - 1]) == lower(b[j - 2]) && lower(a[i - 2]) == lower(b[j - 1]))
-                row[j] = MIN(row[j], before[j - 2] + 1);
-        }
-        before = last;
-        last = row;
-        row = oldest;
-    }
-    return last[m];
-}
-
-static unsigned near_enough(const char *text)
-{
-    size_t n = strlen(text);
-
-    return n <= 2 ? 0 : n <= 4 ? 1 : n <= 8 ? 2 : 3;
-}
-
-const char *nearest_name(const char *text, const char *const *names, size_t count)
-{
-    unsigned best = near_enough(text) + 1;
-    const char *found = NULL;
-
-    for (size_t i = 0; i < count; i++) {
-        unsigned d;
-
-        if (!names[i])
-            continue;
-        if (strcasecmp(text, names[i]) == 0)
-            return names[i];
-        d = distance(text, names[i]);
-        if (d < best) {
-            best = d;
-            found = names[i];
-        }
-    }
-    return found;
-}
-
 static const char *nearest_field(const struct decoder *d, const struct table *table, const char *text, unsigned *ret)
 {
     const char *found = NULL;
-    unsigned best = near_enough(text) + 1;
+    unsigned best = nearest_limit(text);
 
     for (size_t i = 0; i < table->count; i++) {
         const struct field *f = &table->fields[i];
@@ -84,8 +19,8 @@ static const char *nearest_field(const struct decoder *d, const struct table *ta
 
         if (f->flags & FIELD_OLD && !d->old_names)
             continue;
-        n = distance(text, f->name);
-        if (n < best) {
+        n = edit_distance(text, f->name);
+        if (n < best || (n == best && !found)) {
             best = n;
             found = f->name;
         }
@@ -107,8 +42,7 @@ struct search {
 /* Of two places the one that shares more of its beginning with the unknown field's own path. */
 static void found_field(struct search *s, size_t depth, const char *name)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf path = {0};
+    _cleanup_(strbuf_done) struct strbuf path = {0};
     size_t common = 0;
 
     for (size_t i = 0; i < depth; i++)
@@ -143,8 +77,7 @@ static void search_table(struct search *s, const struct table *table, size_t dep
 /* The path of a field of this name somewhere else in the document, or NULL. */
 static const char *find_elsewhere(struct decoder *d, const struct node *node)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf here = {0};
+    _cleanup_(strbuf_done) struct strbuf here = {0};
     const char *path = node_path(d->arena, node), *result;
     struct search s = {.d = d, .name = node->key};
 
@@ -164,8 +97,7 @@ static const char *find_elsewhere(struct decoder *d, const struct node *node)
 
 static const char *list_fields(struct decoder *d, const struct table *table)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf b = {0};
+    _cleanup_(strbuf_done) struct strbuf b = {0};
     size_t n = 0;
 
     for (size_t i = 0; i < table->count; i++)
@@ -182,7 +114,7 @@ const char *describe_unknown_field(struct decoder *d, const struct table *table,
 {
     unsigned n;
     const char *near = nearest_field(d, table, node->key, &n);
-    const char *elsewhere = near && n <= 1 ? NULL : find_elsewhere(d, node);
+    const char *elsewhere = near && n <= 2 ? NULL : find_elsewhere(d, node);
 
     if (elsewhere)
         near = elsewhere;

@@ -67,8 +67,7 @@ int builder_check_keys(struct node_builder *b, const struct node *mapping)
     qsort(sorted, n, sizeof(*sorted), by_key); /* not n * n: a mapping may have 100,000 keys */
     for (size_t i = 1; i < n; i++)
         if (streq(sorted[i]->key, sorted[i - 1]->key)) {
-            _cleanup_(strbuf_done)
-            struct strbuf path = {0};
+            _cleanup_(strbuf_done) struct strbuf path = {0};
 
             node_write_path(&path, sorted[i]);
             faults_add_at(b->faults, sorted[i]->key_line, sorted[i]->key_column, strbuf_text(&path),
@@ -209,8 +208,7 @@ void node_write_path(struct strbuf *b, const struct node *node)
 
 char *node_path(struct arena *arena, const struct node *node)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf b = {0};
+    _cleanup_(strbuf_done) struct strbuf b = {0};
 
     node_write_path(&b, node);
     return b.failed ? NULL : arena_strdup(arena, strbuf_text(&b));

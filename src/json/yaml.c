@@ -207,8 +207,7 @@ static int parse_sequence(struct yaml *y, const yaml_event_t *start, unsigned de
     if (r < 0)
         return r;
     for (;;) {
-        _cleanup_(event_done)
-        yaml_event_t event = {0};
+        _cleanup_(event_done) yaml_event_t event = {0};
 
         r = next_event(y, &event);
         if (r < 0)
@@ -287,8 +286,7 @@ static int parse_mapping(struct yaml *y, const yaml_event_t *start, unsigned dep
     if (r < 0)
         return r;
     for (;;) {
-        _cleanup_(event_done)
-        yaml_event_t key = {0}, value = {0};
+        _cleanup_(event_done) yaml_event_t key = {0}, value = {0};
         unsigned line, column;
         struct anchor *anchor;
         const char *name;
@@ -376,8 +374,7 @@ static int parse_value(struct yaml *y, yaml_event_t *event, unsigned depth, stru
 
 static int parse_document(struct yaml *y, struct node **ret)
 {
-    _cleanup_(event_done)
-    yaml_event_t value = {0}, end = {0};
+    _cleanup_(event_done) yaml_event_t value = {0}, end = {0};
     int r;
 
     y->anchors = NULL;
@@ -394,8 +391,7 @@ static int parse_stream(struct yaml *y, struct document_list *ret)
     size_t allocated = 0;
 
     for (;;) {
-        _cleanup_(event_done)
-        yaml_event_t event = {0};
+        _cleanup_(event_done) yaml_event_t event = {0};
         struct node *root;
         int r = next_event(y, &event);
 

@@ -235,8 +235,7 @@ static void sync_existing(struct launcher *l, struct rpc_call *call)
 static void on_sync(struct rpc_call *call, json_t *params, void *userdata)
 {
     struct launcher *l = userdata;
-    _cleanup_(faults_done)
-    struct faults faults = {0};
+    _cleanup_(faults_done) struct faults faults = {0};
     _cleanup_error_ struct error *e = NULL;
     _cleanup_free_ char *text = NULL;
 
@@ -259,8 +258,7 @@ static void on_sync(struct rpc_call *call, json_t *params, void *userdata)
 
 int launcher_sync_text(struct launcher *l, const char *text, const char *source, struct error **ret_error)
 {
-    _cleanup_(faults_done)
-    struct faults faults = {0};
+    _cleanup_(faults_done) struct faults faults = {0};
     int r = sync_text(l, text, source, &faults, ret_error);
 
     if (r < 0 && faults.count > 0) {
@@ -302,8 +300,7 @@ static int make_directories(const struct launcher_options *o, const char *socket
 int launcher_new(sd_event *event, const struct launcher_options *options, struct timeline *timeline,
                  struct launcher **ret, struct error **ret_error)
 {
-    _cleanup_(launcher_freep)
-    struct launcher *l = calloc(1, sizeof(*l));
+    _cleanup_(launcher_freep) struct launcher *l = calloc(1, sizeof(*l));
     _cleanup_free_ char *sockets = path_below(options->share_dir, "sockets");
     uint64_t lost;
     int r;

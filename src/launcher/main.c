@@ -231,8 +231,7 @@ static int run(const struct flags *flags, struct timeline *timeline, struct erro
 {
     static const int signals[] = {SIGTERM, SIGINT, SIGQUIT};
     _cleanup_event_ sd_event *event = NULL;
-    _cleanup_(launcher_freep)
-    struct launcher *launcher = NULL;
+    _cleanup_(launcher_freep) struct launcher *launcher = NULL;
     struct launcher_options o = {
         .name = flags->name,
         .namespace_ = flags->namespace_,

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdio.h>
 
+#include "base/nearest.h"
 #include "base/utf8.h"
 
 /* The first fd that QEMU inherits for the machine. Fixed, so that a command line is the same on every host. */
@@ -294,44 +295,9 @@ bool text_is_clean(struct build *b, const struct node *at, const char *what, con
     return true;
 }
 
-/* Levenshtein's distance, with two rows; names longer than the rows count as far apart. */
-static unsigned edit_distance(const char *a, const char *b)
-{
-    enum { LONGEST = 63 };
-    unsigned row[LONGEST + 1], m = (unsigned)strnlen(a, LONGEST + 1), n = (unsigned)strnlen(b, LONGEST + 1);
-
-    if (m > LONGEST || n > LONGEST)
-        return UINT_MAX;
-    for (unsigned j = 0; j <= n; j++)
-        row[j] = j;
-    for (unsigned i = 1; i <= m; i++) {
-        unsigned diagonal = row[0];
-
-        row[0] = i;
-        for (unsigned j = 1; j <= n; j++) {
-            unsigned above = row[j], replace = diagonal + (a[i - 1] != b[j - 1]);
-
-            row[j] = MIN(replace, MIN(above, row[j - 1]) + 1);
-            diagonal = above;
-        }
-    }
-    return row[n];
-}
-
 const char *nearest(const char *name, char *const *list)
 {
-    const char *best = NULL;
-    unsigned limit = MAX((unsigned)strlen(name) / 2, 3U);
-
-    for (; list && *list; list++) {
-        unsigned distance = edit_distance(name, *list);
-
-        if (distance < limit) {
-            limit = distance;
-            best = *list;
-        }
-    }
-    return best;
+    return nearest_name(name, (const char *const *)list);
 }
 
 /* ---- versions -------------------------------------------------------------------------------------------------- */

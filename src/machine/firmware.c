@@ -82,8 +82,7 @@ static int add_candidates(char ***list, enum machine_arch arch, const char *dire
 
 int machine_list_firmware(enum machine_arch arch, const char *firmware_dir, char ***ret)
 {
-    _cleanup_(strv_freep)
-    char **list = NULL;
+    _cleanup_(strv_freep) char **list = NULL;
     int r = firmware_dir ? add_candidates(&list, arch, firmware_dir) : 0;
 
     for (size_t i = 0; r >= 0 && i < ELEMENTSOF(uefi_directories); i++)

@@ -216,8 +216,7 @@ static int build_result(struct build *b, struct error **ret_error)
 int machine_build(const struct vmi *vmi, const struct machine_facts *facts, struct machine **ret, struct faults *faults,
                   struct error **ret_error)
 {
-    _cleanup_(machine_freep)
-    struct machine *machine = NULL;
+    _cleanup_(machine_freep) struct machine *machine = NULL;
     struct build b = {
         .vmi = vmi,
         .domain = &vmi->spec.domain,

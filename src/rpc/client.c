@@ -51,8 +51,7 @@ struct pending {
 
 int rpc_client_connect(const char *path, struct rpc_client **ret, struct error **ret_error)
 {
-    _cleanup_(rpc_client_freep)
-    struct rpc_client *client = calloc(1, sizeof(*client));
+    _cleanup_(rpc_client_freep) struct rpc_client *client = calloc(1, sizeof(*client));
     int r;
 
     if (!client)

@@ -508,8 +508,7 @@ static int check_params(const struct rpc_method *method, json_t *params, json_t 
 static int check_state(const struct rpc_server *server, const struct rpc_method *method, json_t *data,
                        struct error **ret_error)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf allowed = {0};
+    _cleanup_(strbuf_done) struct strbuf allowed = {0};
     unsigned state = server_state(server);
     const char *name = server_state_name(server, state);
 
@@ -861,8 +860,7 @@ static void remember_file(struct rpc_server *server)
 int rpc_server_new(sd_event *event, const struct rpc_server_options *options, struct rpc_server **ret,
                    struct error **ret_error)
 {
-    _cleanup_(rpc_server_freep)
-    struct rpc_server *server = calloc(1, sizeof(*server));
+    _cleanup_(rpc_server_freep) struct rpc_server *server = calloc(1, sizeof(*server));
     int r;
 
     if (!server)

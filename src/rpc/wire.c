@@ -220,8 +220,7 @@ void rpc_output_done(struct rpc_output *output)
 
 json_t *rpc_string(const char *text)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf clean = {0};
+    _cleanup_(strbuf_done) struct strbuf clean = {0};
     size_t left = strlen(text);
 
     if (utf8_valid_prefix(text, left) == left)

@@ -6,6 +6,7 @@
 
 #include "base/fd.h"
 #include "base/limits.h"
+#include "base/nearest.h"
 #include "base/strbuf.h"
 #include "vmi/private.h"
 
@@ -68,7 +69,7 @@ static int nearest_kind(const char *kind)
         if (strcasecmp(kind, short_names[i]) == 0)
             return (int)i;
     }
-    near = nearest_name(kind, names, ELEMENTSOF(names));
+    near = nearest_of(kind, names, ELEMENTSOF(names));
     for (size_t i = 0; near && i < ELEMENTSOF(kinds); i++)
         if (near == names[i])
             return (int)i;
@@ -188,8 +189,7 @@ static int collect(struct objects *o, struct node *object, unsigned depth)
 static int choose(struct objects *o, const struct vmi_load_options *options)
 {
     const char *wanted = options ? options->name : NULL;
-    _cleanup_(strbuf_done)
-    struct strbuf names = {0};
+    _cleanup_(strbuf_done) struct strbuf names = {0};
     int found = -1, matches = 0;
 
     for (size_t i = 0; i < o->n_machines; i++) {

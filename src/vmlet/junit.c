@@ -67,8 +67,7 @@ static double seconds_of(uint64_t usec)
 int junit_write(const char *path, const char *manifest, const char *command, const struct session_result *result,
                 const struct timeline *timeline, struct error **ret_error)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf out = {0};
+    _cleanup_(strbuf_done) struct strbuf out = {0};
     bool booted = result->executed || (!result->error && !command);
     double boot = seconds_of(timeline_get(timeline, MARK_AGENT)), run = (double)result->exec_usec / 1e6;
     unsigned tests = command ? 2 : 1;
@@ -89,8 +88,7 @@ int junit_write(const char *path, const char *manifest, const char *command, con
         if (!booted) {
             strbuf_printf(&out, "      <skipped message=\"the guest did not come up\"/>\n");
         } else if (result->code != 0) {
-            _cleanup_(strbuf_done)
-            struct strbuf why = {0};
+            _cleanup_(strbuf_done) struct strbuf why = {0};
 
             strbuf_printf(&why, "exit code %d", result->exec_code);
             add_failure(&out, "failure", "ExitCode", strbuf_text(&why));

@@ -83,8 +83,7 @@ static int look_into(const char *state_dir, const char *wanted, struct found *fo
 
 static int not_one(const char *state_dir, const char *wanted, const struct found *found, struct error **ret_error)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf list = {0};
+    _cleanup_(strbuf_done) struct strbuf list = {0};
     size_t n = strv_length(found->matching);
 
     STRV_FOREACH (name, n > 0 ? found->matching : found->all)

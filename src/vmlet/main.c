@@ -27,8 +27,9 @@ const struct verb verbs[] = {
      .max_arguments = 1,
      .complete = COMPLETE_FILE,
      .options = run_options,
-     .details = "FILE is a VirtualMachine or VirtualMachineInstance in YAML or JSON; '-' is standard input. ctrl-C asks\n"
-                "the guest to shut down, a second one kills it. Nothing is left behind, unless --keep is given.",
+     .details =
+         "FILE is a VirtualMachine or VirtualMachineInstance in YAML or JSON; '-' is standard input. ctrl-C asks\n"
+         "the guest to shut down, a second one kills it. Nothing is left behind, unless --keep is given.",
      .function = verb_run},
     {.name = "smoke",
      .summary = "boot a VM, run a command in its guest, and exit with the command's code",

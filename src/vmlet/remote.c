@@ -100,8 +100,7 @@ int verb_action(int argc, char **argv)
 {
     const struct verb *verb = verb_find(argv[0]);
     struct vm_options options = {.timeout_usec = DEFAULT_TIMEOUT_USEC};
-    _cleanup_(rpc_client_freep)
-    struct rpc_client *client = NULL;
+    _cleanup_(rpc_client_freep) struct rpc_client *client = NULL;
     int r = vm_open(verb, argc, argv, &options, &client);
 
     return r >= 0 ? r : call_and_tell(verb, client, &options, NULL);
@@ -129,8 +128,7 @@ int verb_freeze(int argc, char **argv)
     const struct verb *verb = verb_find(argv[0]);
     /* five minutes: what KubeVirt's freeze subresource is given by its users' backup tools */
     struct freeze_options options = {.vm.timeout_usec = FREEZE_TIMEOUT_USEC, .thaw_after_usec = 300 * USEC_PER_SEC};
-    _cleanup_(rpc_client_freep)
-    struct rpc_client *client = NULL;
+    _cleanup_(rpc_client_freep) struct rpc_client *client = NULL;
     int r = vm_open(verb, argc, argv, &options.vm, &client);
 
     if (r >= 0)
@@ -150,8 +148,7 @@ int verb_data(int argc, char **argv)
 {
     const struct verb *verb = verb_find(argv[0]);
     struct vm_options options = {.timeout_usec = DEFAULT_TIMEOUT_USEC};
-    _cleanup_(rpc_client_freep)
-    struct rpc_client *client = NULL;
+    _cleanup_(rpc_client_freep) struct rpc_client *client = NULL;
     _cleanup_error_ struct error *error = NULL;
     json_t *result = NULL;
     int r = vm_open(verb, argc, argv, &options, &client);
@@ -251,8 +248,7 @@ int verb_stop(int argc, char **argv)
 {
     const struct verb *verb = verb_find(argv[0]);
     struct stop_options options = {.vm.timeout_usec = DEFAULT_TIMEOUT_USEC, .grace_usec = UINT64_MAX};
-    _cleanup_(rpc_client_freep)
-    struct rpc_client *client = NULL;
+    _cleanup_(rpc_client_freep) struct rpc_client *client = NULL;
     _cleanup_error_ struct error *error = NULL;
     json_t *params = json_object(), *last = NULL;
     const char *reason;
@@ -326,8 +322,7 @@ int verb_events(int argc, char **argv)
 {
     const struct verb *verb = verb_find(argv[0]);
     struct events_options options = {.vm.timeout_usec = DEFAULT_TIMEOUT_USEC, .from = 1};
-    _cleanup_(rpc_client_freep)
-    struct rpc_client *client = NULL;
+    _cleanup_(rpc_client_freep) struct rpc_client *client = NULL;
     _cleanup_error_ struct error *error = NULL;
     json_t *result = NULL;
     json_int_t next, lost, last = 0;
@@ -367,8 +362,7 @@ int verb_timeline(int argc, char **argv)
 {
     const struct verb *verb = verb_find(argv[0]);
     struct vm_options options = {.timeout_usec = DEFAULT_TIMEOUT_USEC};
-    _cleanup_(rpc_client_freep)
-    struct rpc_client *client = NULL;
+    _cleanup_(rpc_client_freep) struct rpc_client *client = NULL;
     _cleanup_error_ struct error *error = NULL;
     json_t *result = NULL, *mark;
     json_int_t before = 0;
@@ -430,8 +424,7 @@ int verb_screenshot(int argc, char **argv)
 {
     const struct verb *verb = verb_find(argv[0]);
     struct screenshot_options options = {.vm.timeout_usec = DEFAULT_TIMEOUT_USEC};
-    _cleanup_(rpc_client_freep)
-    struct rpc_client *client = NULL;
+    _cleanup_(rpc_client_freep) struct rpc_client *client = NULL;
     _cleanup_error_ struct error *error = NULL;
     _cleanup_free_ char *data = NULL;
     const char *text;

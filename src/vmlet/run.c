@@ -131,13 +131,10 @@ static int prepare(struct run *run, struct prepared *ret, struct faults *faults,
 static int serve_and_run(struct run *run, struct prepared *p, struct session_result *result, struct error **ret_error)
 {
     _cleanup_event_ sd_event *event = NULL;
-    _cleanup_(event_log_freep)
-    struct event_log *events = event_log_new();
+    _cleanup_(event_log_freep) struct event_log *events = event_log_new();
     _cleanup_free_ char *socket = below(run, "launcher-sock");
-    _cleanup_(control_freep)
-    struct control *control = NULL;
-    _cleanup_(domain_freep)
-    struct domain *domain = NULL;
+    _cleanup_(control_freep) struct control *control = NULL;
+    _cleanup_(domain_freep) struct domain *domain = NULL;
     struct control_options server = {.path = socket, .allow_qmp_writes = true};
     struct domain_options o = {
         .vmi = run->vmi,
@@ -238,10 +235,8 @@ static void remove_dir(struct run *run, const struct prepared *p)
 
 static int run_vm(struct run *run)
 {
-    _cleanup_(prepared_done)
-    struct prepared p = {0};
-    _cleanup_(faults_done)
-    struct faults faults = {.source = run->file};
+    _cleanup_(prepared_done) struct prepared p = {0};
+    _cleanup_(faults_done) struct faults faults = {.source = run->file};
     struct session_result result = {0};
     _cleanup_error_ struct error *e = NULL;
     int r, code;
@@ -437,8 +432,7 @@ static int parse(const struct verb *verb, int argc, char **argv, struct run *run
 
 static int run_verb(int argc, char **argv, const char *default_exec)
 {
-    _cleanup_(run_done)
-    struct run run = {
+    _cleanup_(run_done) struct run run = {
         .timeout = UINT64_MAX,
         .grace = UINT64_MAX,
         .lock_fd = -EBADF,

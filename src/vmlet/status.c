@@ -166,8 +166,7 @@ int verb_status(int argc, char **argv)
 {
     const struct verb *verb = verb_find(argv[0]);
     struct vm_options options = {.timeout_usec = 5 * USEC_PER_SEC};
-    _cleanup_(rpc_client_freep)
-    struct rpc_client *client = NULL;
+    _cleanup_(rpc_client_freep) struct rpc_client *client = NULL;
     _cleanup_error_ struct error *error = NULL;
     json_t *result = NULL;
     int r = vm_open(verb, argc, argv, &options, &client);

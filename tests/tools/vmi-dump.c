@@ -14,8 +14,7 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         struct faults faults = {0};
         _cleanup_error_ struct error *error = NULL;
-        _cleanup_(vmi_freep)
-        struct vmi *vmi = NULL;
+        _cleanup_(vmi_freep) struct vmi *vmi = NULL;
         _cleanup_free_ char *text = NULL;
         int r = vmi_load_file(argv[i], NULL, &vmi, &faults, &error);
 

@@ -155,8 +155,7 @@ static void test_host_facts(void **state)
     static const char *const names[] = {"kvm",        "qemuX86_64", "qemuAarch64", "qemuImg", "swtpm",
                                         "virtiofsd",  "passt",      "nft",         "tun",     "vhostNet",
                                         "vhostVsock", "hugepages",  "cgroup",      "firmware"};
-    _cleanup_(host_facts_freep)
-    struct host_facts *facts = NULL;
+    _cleanup_(host_facts_freep) struct host_facts *facts = NULL;
     _cleanup_free_ char *text = NULL;
     json_t *json;
 

@@ -45,8 +45,7 @@ static void test_error_wrap(void **state)
 
 static void test_arena(void **state)
 {
-    _cleanup_(arena_freep)
-    struct arena *a = arena_new();
+    _cleanup_(arena_freep) struct arena *a = arena_new();
     char *small = arena_strdup(a, "small"), *large = arena_alloc(a, 100000), *next = arena_printf(a, "%s-%d", "x", 7);
 
     memset(large, 1, 100000);
@@ -60,8 +59,7 @@ static void test_arena(void **state)
 
 static void test_strbuf(void **state)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf b = {0};
+    _cleanup_(strbuf_done) struct strbuf b = {0};
 
     assert_string_equal(strbuf_text(&b), "");
     strbuf_add_json_string(&b, "a\"\\\n\x01\xc3\xa9\xff");
@@ -240,8 +238,7 @@ static void test_timer_rearms(void **state)
 
 static void test_strv(void **state)
 {
-    _cleanup_(strv_freep)
-    char **list = NULL, **copy = NULL;
+    _cleanup_(strv_freep) char **list = NULL, **copy = NULL;
 
     for (int i = 0; i < 20; i++)
         assert_int_equal(strv_printf(&list, "%d", i), 0);

@@ -65,8 +65,7 @@ static void check_caps(const struct qemu_caps *caps)
 
 static void test_real_binary(void **state)
 {
-    _cleanup_(qemu_caps_freep)
-    struct qemu_caps *cold = NULL, *warm = NULL, *again = NULL;
+    _cleanup_(qemu_caps_freep) struct qemu_caps *cold = NULL, *warm = NULL, *again = NULL;
     _cleanup_error_ struct error *error = NULL;
     _cleanup_free_ char *path = NULL;
     struct stat before, after;
@@ -109,8 +108,7 @@ static void test_real_binary(void **state)
 
 static void test_wrong_architecture(void **state)
 {
-    _cleanup_(qemu_caps_freep)
-    struct qemu_caps *caps = NULL;
+    _cleanup_(qemu_caps_freep) struct qemu_caps *caps = NULL;
     _cleanup_error_ struct error *error = NULL;
     _cleanup_free_ char *path = find_program("qemu-system-x86_64");
 
@@ -122,8 +120,7 @@ static void test_wrong_architecture(void **state)
 
 static void test_missing(void **state)
 {
-    _cleanup_(qemu_caps_freep)
-    struct qemu_caps *caps = NULL;
+    _cleanup_(qemu_caps_freep) struct qemu_caps *caps = NULL;
     _cleanup_error_ struct error *error = NULL, *other = NULL;
     _cleanup_free_ char *path = strdup(getenv("PATH"));
 
@@ -162,8 +159,7 @@ static void test_broken(void **state)
 
     assert_true(asprintf(&path, "%s/fake-qemu", directory) > 0);
     for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
-        _cleanup_(qemu_caps_freep)
-        struct qemu_caps *caps = NULL;
+        _cleanup_(qemu_caps_freep) struct qemu_caps *caps = NULL;
         _cleanup_error_ struct error *error = NULL;
         _cleanup_free_ char *script = NULL, *left = NULL;
 

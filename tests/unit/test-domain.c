@@ -80,8 +80,7 @@ static void collect(json_t *event, void *userdata)
 
 static void test_events_replay_and_loss(void **state)
 {
-    _cleanup_(event_log_freep)
-    struct event_log *log = event_log_new();
+    _cleanup_(event_log_freep) struct event_log *log = event_log_new();
     struct event_subscription *all = NULL, *late = NULL, *live = NULL;
     json_t *a = json_array(), *b = json_array(), *c = json_array();
     uint64_t lost;
@@ -119,8 +118,7 @@ static void end_myself(json_t *event, void *userdata)
 
 static void test_subscription_ends_itself(void **state)
 {
-    _cleanup_(event_log_freep)
-    struct event_log *log = event_log_new();
+    _cleanup_(event_log_freep) struct event_log *log = event_log_new();
     uint64_t lost;
     int calls = 0;
 

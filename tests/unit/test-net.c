@@ -99,8 +99,7 @@ static void test_observed_json(void **state)
         "\"preferred\":4294967295}],\"routes\":[{\"link\":\"eth0\",\"to\":\"0.0.0.0/0\",\"via\":\"10.244.1.1\","
         "\"table\":254,\"type\":1}],\"sysctls\":[{\"key\":\"net/ipv4/ip_forward\",\"value\":\"0\"}],"
         "\"linkKinds\":[\"dummy\"],\"nftTables\":[],\"vhostNet\":true}";
-    _cleanup_(net_observed_freep)
-    struct net_observed *o = NULL;
+    _cleanup_(net_observed_freep) struct net_observed *o = NULL;
     json_t *in = json_loads(good, 0, NULL), *out;
 
     for (size_t i = 0; i < ELEMENTSOF(bad); i++) {

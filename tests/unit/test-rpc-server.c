@@ -635,8 +635,7 @@ static void add_nested(struct strbuf *line, unsigned levels)
 static void test_nesting(void **state)
 {
     _cleanup_raw_ struct raw raw = raw_connect();
-    _cleanup_(strbuf_done)
-    struct strbuf line = {0};
+    _cleanup_(strbuf_done) struct strbuf line = {0};
     json_t *answer;
 
     add_nested(&line, 65);
@@ -809,8 +808,7 @@ static void test_stream_slow_reader(void **state)
 static void test_pending_limit(void **state)
 {
     _cleanup_raw_ struct raw raw = raw_connect(), other = raw_connect();
-    _cleanup_(strbuf_done)
-    struct strbuf text = {0};
+    _cleanup_(strbuf_done) struct strbuf text = {0};
 
     for (unsigned i = 0; i <= LIMIT_RPC_PENDING; i++)
         strbuf_printf(&text, "{\"jsonrpc\":\"2.0\",\"id\":%u,\"method\":\"Hold\"}\n", i);
@@ -867,8 +865,7 @@ static void test_wrong_uid(void **state)
 static void test_paths(void **state)
 {
     struct rpc_server_options options = server_options();
-    _cleanup_(rpc_server_freep)
-    struct rpc_server *second = NULL;
+    _cleanup_(rpc_server_freep) struct rpc_server *second = NULL;
     _cleanup_error_ struct error *error = NULL;
     char moved[128];
     struct raw raw;
