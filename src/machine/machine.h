@@ -102,8 +102,9 @@ struct machine_facts {
     int64_t now;        /* seconds since the epoch, for clock.utc.offsetSeconds; 0: not known */
     const struct machine_smbios *smbios; /* NULL: KubeVirt's own values */
     bool no_free_page_reporting;         /* the cluster's configuration */
-    const char *virtiofs_socket_dir;     /* daemons listen there already, as <filesystem>.sock; NULL: we start them */
-    const char *virtiofsd;               /* the program for that; NULL: "virtiofsd" */
+    bool assume; /* for `explain`: what only a host or a cluster gives (devices, a vsock id) is taken as given */
+    const char *virtiofs_socket_dir; /* daemons listen there already, as <filesystem>.sock; NULL: we start them */
+    const char *virtiofsd;           /* the program for that; NULL: "virtiofsd" */
 };
 
 /* A fd that the QEMU process is to inherit under a fixed number. The domain opens it before the spawn. */

@@ -160,19 +160,22 @@ void build_panic(struct build *b)
 
 void build_vsock(struct build *b)
 {
+    unsigned cid = b->facts->vsock_cid;
     json_t *device;
 
     if (b->devices->autoattach_vsock != OPT_TRUE)
         return;
-    if (b->facts->vsock_cid < 3) {
+    if (b->facts->vsock_cid < 3 && b->facts->assume)
+        cid = 3; /* the first that is not taken by vsock(7) itself */
+    if (cid < 3) {
         host_fault(b, b->devices->at, "autoattachVSOCK: no context id was assigned to this VM (3 and up)");
         return;
     }
     device = virtio_new(b, b->devices->at, "vhost-vsock-pci", "vsock0");
-    set_int(b, device, "guest-cid", b->facts->vsock_cid);
+    set_int(b, device, "guest-cid", cid);
     pci_add(b, device, b->devices->use_virtio_transitional == OPT_TRUE ? PCI_ROOT_BUS : PCI_PORT, b->devices->at,
             "the vsock device", NULL);
-    item(b, b->devices->at, "vsock0", text(b, "vsock, context id %u", b->facts->vsock_cid),
+    item(b, b->devices->at, "vsock0", text(b, "vsock, context id %u", cid),
          "autoattachVSOCK in the manifest; the id was assigned to this VM");
 }
 
@@ -284,15 +287,19 @@ static bool wants_ramfb(const struct vmi_host_device *options)
 void host_device_add(struct build *b, const struct node *at, const char *name, const char *prefix,
                      const struct vmi_host_device *options, int64_t bootindex)
 {
+    static const struct machine_host_device assumed = {.kind = MACHINE_HOSTDEV_PCI, .address = "0000:00:00.0"};
     const struct machine_host_device *host = find_host_device(b, name);
     const char *id;
     json_t *device;
+
+    if (!host && b->facts->assume)
+        host = &assumed;
 
     if (!host) {
         host_fault(b, at, "%s: no device of this host was given to it (a device plugin does that in a cluster)", name);
         return;
     }
-    id = device_id(b, prefix, name, (size_t)(host - b->facts->host_devices));
+    id = device_id(b, prefix, name, b->machine->items.count);
     if (host->kind == MACHINE_HOSTDEV_USB) {
         host_usb(b, at, host, id);
     } else {
@@ -310,7 +317,7 @@ void host_device_add(struct build *b, const struct node *at, const char *name, c
             set_int(b, device, "bootindex", (uint64_t)bootindex);
         pci_add(b, device, PCI_PORT, at, text(b, "host device %s", name), NULL);
     }
-    item(b, at, id, text(b, "host device %s: %s", name, host->address),
+    item(b, at, id, text(b, "host device %s: %s", name, host == &assumed ? "whichever it is given" : host->address),
          "given to this VM by the device plugin, or the caller");
 }
 
