@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What benchmarks share: places, statistics, and a look at a running QEMU."""
+import os
+import re
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent.parent
+VMLET = TOP / "build" / "src" / "vmlet" / "vmlet"
+BARE = TOP / "build" / "tests" / "bench" / "bare-qemu"
+
+
+def guest():
+    """The folder with vmlinuz and initrd.img."""
+    run = subprocess.run([TOP / "tests/guest/build-initramfs"], check=True, stdout=subprocess.PIPE, text=True)
+    return Path(run.stdout.strip())
+
+
+def row(name, values, unit):
+    return {
+        "name": name, "unit": unit, "median": statistics.median(values), "min": min(values), "max": max(values),
+        "values": [round(v, 4) for v in values],
+    }
+
+
+def monotonic_usec():
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) / 1000
+
+
+def clock_offset_usec():
+    """CLOCK_REALTIME minus CLOCK_MONOTONIC, from the closest of several readings."""
+    best = None
+    for _ in range(20):
+        before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        real = time.clock_gettime_ns(time.CLOCK_REALTIME)
+        after = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        if best is None or after - before < best[0]:
+            best = (after - before, real - (after + before) / 2)
+    return best[1] / 1000
+
+
+def child_running(parent, name, seconds=30):
+    """The process id of the child of `parent` whose program's name starts with `name`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for task in Path(f"/proc/{parent}/task").glob("*/children"):
+            for pid in task.read_text().split():
+                try:
+                    if os.path.basename(os.readlink(f"/proc/{pid}/exe")).startswith(name):
+                        return int(pid)
+                except OSError:
+                    continue
+        time.sleep(0.01)
+    raise SystemExit(f"bench: process {parent} started no {name} within {seconds} s")
+
+
+def sockets_by_inode():
+    found = {}
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        fields = line.split()
+        # Flags 00010000: it listens (__SO_ACCEPTCON of the kernel's include/linux/net.h).
+        if len(fields) >= 8 and fields[3] == "00010000":
+            found[fields[6]] = fields[7]
+    return found
+
+
+def inherited_fds(pid, argv):
+    """{number: (kind, path)} of the descriptors that the arguments name: what QEMU was given by its parent."""
+    listening = sockets_by_inode()
+    found = {}
+    for number in {int(n) for text in argv for n in re.findall(r'"?\bfd"?[=:] ?"?(\d+)', text)}:
+        target = os.readlink(f"/proc/{pid}/fd/{number}")
+        inode = re.fullmatch(r"socket:\[(\d+)\]", target)
+        if inode and inode.group(1) in listening:
+            found[number] = ("listen", listening[inode.group(1)])
+        elif target.startswith("/") and not target.startswith("/dev/"):
+            found[number] = ("log", target)
+        else:
+            raise SystemExit(f"bench: QEMU was given fd {number} = {target}, which the bare peer cannot make")
+    return found
