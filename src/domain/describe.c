@@ -43,25 +43,71 @@ static json_t *describe_grace(const struct domain *d)
                      "MarkedForGracefulShutdown", d->stop.phase != STOP_NONE);
 }
 
+static json_t *describe_devices(const struct domain *d)
+{
+    json_t *devices = json_object();
+
+    json_object_set_new(devices, "Disks", describe_disks(d));
+    json_object_set_new(devices, "Interfaces", describe_interfaces(d));
+    json_object_set_new(devices, "Channels",
+                        json_pack("[{s:{s:s, s:s}}]", "Target", "Name", "org.qemu.guest_agent.0", "State",
+                                  d->agent_connected ? "connected" : "disconnected"));
+    return devices;
+}
+
+static json_t *describe_cpu(const struct vmi_cpu *cpu)
+{
+    return json_pack("{s:{s:I, s:I, s:I}}", "Topology", "Sockets", (json_int_t)opt_int_or(cpu->sockets, 1), "Cores",
+                     (json_int_t)opt_int_or(cpu->cores, 1), "Threads", (json_int_t)opt_int_or(cpu->threads, 1));
+}
+
+static json_t *describe_metadata(const struct domain *d)
+{
+    json_t *metadata = json_pack("{s:s*}", "UID", d->vmi->uid);
+
+    json_object_set_new(metadata, "GracePeriod", describe_grace(d));
+    return json_pack("{s:o}", "KubeVirt", metadata);
+}
+
+static json_t *describe_spec(const struct domain *d)
+{
+    const struct vmi_domain *from = &d->vmi->spec.domain;
+    json_t *spec = json_pack("{s:s, s:s, s:s}", "Name", d->vmi->domain_name, "UUID", from->firmware.uuid, "Type",
+                             d->accel == MACHINE_ACCEL_KVM ? "kvm" : "qemu");
+
+    json_object_set_new(spec, "Memory",
+                        json_pack("{s:I, s:s}", "Value", (json_int_t)from->memory.guest.value, "Unit", "b"));
+    json_object_set_new(spec, "OS", json_pack("{s:{s:s, s:s}}", "Type", "OS", "hvm", "Machine", from->machine.type));
+    json_object_set_new(spec, "CPU", describe_cpu(&from->cpu));
+    json_object_set_new(spec, "Devices", describe_devices(d));
+    json_object_set_new(spec, "Metadata", describe_metadata(d));
+    return spec;
+}
+
+static json_t *describe_status(const struct domain *d)
+{
+    json_t *freeze = guest_info_get(d->guest_info, "guest-fsfreeze-status");
+    json_t *status = json_pack("{s:s, s:s, s:I, s:O*}", "Status", domain_state_name(d->lifecycle.state), "Reason",
+                               domain_reason_name(d->lifecycle.reason), "PanicCount", (json_int_t)d->panic_count,
+                               "GuestPanicInfo", d->panic_info);
+
+    json_object_set_new(status, "OSInfo", guest_info_os_to_domain_json(d->guest_info));
+    json_object_set_new(status, "Interfaces", guest_info_interfaces_to_domain_json(d->guest_info));
+    if (freeze)
+        json_object_set_new(status, "FSFreezeStatus", json_pack("{s:O}", "Status", freeze));
+    return status;
+}
+
 json_t *domain_to_json(const struct domain *d)
 {
-    const struct vmi_domain *spec = &d->vmi->spec.domain;
-    json_t *channels = json_pack("[{s:{s:s, s:s}}]", "Target", "Name", "org.qemu.guest_agent.0", "State",
-                                 d->agent_connected ? "connected" : "disconnected");
+    json_t *domain = json_pack("{s:s, s:s}", "kind", "Domain", "apiVersion", "");
 
-    return json_pack(
-        "{s:s, s:s, s:{s:s, s:s, s:s*}, s:{s:s, s:s, s:s, s:{s:I, s:s}, s:{s:{s:s, s:s}}, s:{s:{s:I, s:I, s:I}},"
-        " s:{s:o, s:o, s:o}, s:{s:{s:s*, s:o}}}, s:{s:s, s:s, s:I, s:O*, s:o, s:o, s:{s:O*}}}",
-        "kind", "Domain", "apiVersion", "", "ObjectMeta", "name", d->vmi->name, "namespace", d->vmi->namespace_, "uid",
-        d->vmi->uid, "Spec", "Name", d->vmi->domain_name, "UUID", spec->firmware.uuid, "Type",
-        d->accel == MACHINE_ACCEL_KVM ? "kvm" : "qemu", "Memory", "Value", (json_int_t)spec->memory.guest.value, "Unit",
-        "b", "OS", "Type", "OS", "hvm", "Machine", spec->machine.type, "CPU", "Topology", "Sockets",
-        (json_int_t)opt_int_or(spec->cpu.sockets, 1), "Cores", (json_int_t)opt_int_or(spec->cpu.cores, 1), "Threads",
-        (json_int_t)opt_int_or(spec->cpu.threads, 1), "Devices", "Disks", describe_disks(d), "Interfaces",
-        describe_interfaces(d), "Channels", channels, "Metadata", "KubeVirt", "UID", d->vmi->uid, "GracePeriod",
-        describe_grace(d), "Status", "Status", domain_state_name(d->lifecycle.state), "Reason",
-        domain_reason_name(d->lifecycle.reason), "PanicCount", (json_int_t)d->panic_count, "GuestPanicInfo",
-        d->panic_info);
+    json_object_set_new(
+        domain, "ObjectMeta",
+        json_pack("{s:s, s:s, s:s*}", "name", d->vmi->name, "namespace", d->vmi->namespace_, "uid", d->vmi->uid));
+    json_object_set_new(domain, "Spec", describe_spec(d));
+    json_object_set_new(domain, "Status", describe_status(d));
+    return domain;
 }
 
 static json_t *socket_path(const struct domain *d, const char *name)
