@@ -235,6 +235,24 @@ static int add_tap(const char *name, uid_t owner, gid_t group, unsigned queues, 
     return 0;
 }
 
+/* dummy and ifb links take a MAC while they are made (an ifb at no other time); a tap, afterwards. */
+static int do_dummy(struct applier *a, const struct net_action *action, struct error **ret_error)
+{
+    struct net_action mac = {.op = NET_OP_LINK_MAC, .link = action->link, .value = action->mac};
+    struct net_action away = {.op = NET_OP_LINK_DELETE, .link = action->link, .value = "tun"};
+    int r;
+
+    if (!streq(action->value, "tap"))
+        return add_link(a, action->link, action->value, action->mac, ret_error);
+    r = add_tap(action->link, (uid_t)-1, (gid_t)-1, 1, ret_error);
+    if (r < 0)
+        return r;
+    r = do_link_mac(a, &mac, ret_error);
+    if (r < 0)
+        (void)do_link_delete(a, &away, NULL);
+    return r;
+}
+
 static int do_address(struct applier *a, const struct net_action *action, int type, struct error **ret_error)
 {
     const struct net_address *address = &action->address;
@@ -386,9 +404,7 @@ static int run(struct applier *a, const struct net_action *action, struct error 
     case NET_OP_TAP_ADD:
         return add_tap(action->link, action->owner, action->group, action->queues, ret_error);
     case NET_OP_DUMMY_ADD:
-        if (streq(action->value, "tap"))
-            return add_tap(action->link, (uid_t)-1, (gid_t)-1, 1, ret_error);
-        return add_link(a, action->link, action->value, NULL, ret_error);
+        return do_dummy(a, action, ret_error);
     case NET_OP_ADDRESS_ADD:
         return do_address(a, action, RTM_NEWADDR, ret_error);
     case NET_OP_ADDRESS_DELETE:

@@ -332,8 +332,7 @@ static int read_link(struct dhcp_server *s, struct error **ret_error)
 int dhcp_server_new(sd_event *event, const struct dhcp_config *config, struct dhcp_server **ret,
                     struct error **ret_error)
 {
-    _cleanup_(dhcp_server_freep)
-    struct dhcp_server *s = calloc(1, sizeof(*s));
+    _cleanup_(dhcp_server_freep) struct dhcp_server *s = calloc(1, sizeof(*s));
     int r;
 
     if (!s)

@@ -47,6 +47,8 @@ json_t *net_action_to_json(const struct net_action *a)
 
     if (op_has_value(a->op))
         set(json, "value", a->value);
+    if (a->op == NET_OP_DUMMY_ADD)
+        set(json, "mac", a->mac);
     if (a->op == NET_OP_TAP_ADD) {
         json_object_set_new(json, "owner", json_integer(a->owner));
         json_object_set_new(json, "group", json_integer(a->group));
@@ -156,6 +158,15 @@ int net_action_from_json(struct arena *arena, const json_t *json, struct net_act
             return bad(ret_error, name, "value");
         a.value = arena_strdup(arena, value);
         if (!a.value)
+            return error_oom(ret_error);
+    }
+    if (a.op == NET_OP_DUMMY_ADD) {
+        const char *text = json_string_value(json_object_get(json, "mac"));
+
+        if (!text || !value_is_fit(NET_OP_LINK_MAC, text))
+            return bad(ret_error, name, "mac");
+        a.mac = arena_strdup(arena, text);
+        if (!a.mac)
             return error_oom(ret_error);
     }
     if (a.op == NET_OP_TAP_ADD) {

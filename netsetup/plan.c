@@ -359,11 +359,10 @@ static void plan_dummy(struct planner *p, struct net_interface *n)
             p, n,
             keep(p, arena_printf(p->arena, "%s is a link of kind %s, which stays down: this kernel has no dummy links",
                                  pod, kind)));
-    undo(
-        step(p, "keeps the pod's name and addresses in sight of other programs", ACTION(DUMMY_ADD, pod, .value = kind)),
-        ACTION(LINK_DELETE, pod, .value = streq(kind, "tap") ? "tun" : kind));
+    undo(step(p, "keeps the pod's name and addresses in sight of other programs",
+              ACTION(DUMMY_ADD, pod, .value = kind, .mac = n->pod_mac)),
+         ACTION(LINK_DELETE, pod, .value = streq(kind, "tap") ? "tun" : kind));
     step(p, "the pod network's MTU", ACTION(LINK_MTU, pod, .value = keep(p, arena_printf(p->arena, "%u", n->mtu))));
-    step(p, "the pod NIC's own MAC", ACTION(LINK_MAC, pod, .value = n->pod_mac));
     for (size_t i = 0; i < p->observed->addresses.count; i++) {
         struct net_address a = p->observed->addresses.items[i];
         struct ip ip;

@@ -24,7 +24,7 @@
     X(LINK_DELETE, "link-delete")     /* value: the kind that it must have */                                          \
     X(BRIDGE_ADD, "bridge-add")       /* value: its MAC */                                                             \
     X(TAP_ADD, "tap-add")             /* owner, group, queues */                                                       \
-    X(DUMMY_ADD, "dummy-add")         /* value: kind of link: dummy, or its stand-in ifb or tap */                     \
+    X(DUMMY_ADD, "dummy-add")         /* value: kind of link: dummy, or its stand-in ifb or tap; mac */                \
     X(ADDRESS_ADD, "address-add")                                                                                      \
     X(ADDRESS_DELETE, "address-delete")                                                                                \
     X(ROUTE_ADD, "route-add")                                                                                          \
@@ -43,6 +43,7 @@ struct net_action {
     enum net_op op;
     const char *link;
     const char *value;
+    const char *mac;
     unsigned owner, group, queues;
     struct net_address address;
     struct net_route route;
