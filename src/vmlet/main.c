@@ -20,6 +20,17 @@
     }
 
 const struct verb verbs[] = {
+    {.name = "explain",
+     .summary = "check a manifest and print every device of its machine, with the reason",
+     .arguments = "FILE",
+     .min_arguments = 1,
+     .max_arguments = 1,
+     .complete = COMPLETE_FILE,
+     .options = explain_options,
+     .details =
+         "FILE is a VirtualMachine or VirtualMachineInstance in YAML or JSON; '-' is standard input. Nothing is\n"
+         "made or started, and neither the images nor the devices of the manifest need to be here.",
+     .function = verb_explain},
     {.name = "run",
      .summary = "run a VM in the foreground until its guest ends",
      .arguments = "FILE",

@@ -44,8 +44,7 @@ static int print_facts(const struct host_facts *facts, bool json)
 int verb_probe(int argc, char **argv)
 {
     struct probe options = {0};
-    _cleanup_(host_facts_freep)
-    struct host_facts *facts = NULL;
+    _cleanup_(host_facts_freep) struct host_facts *facts = NULL;
     _cleanup_error_ struct error *error = NULL;
     int r = options_parse(verb_find(argv[0]), argc, argv, &options, NULL, NULL);
 

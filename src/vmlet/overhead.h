@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How much memory the pod needs besides the guest's own: an estimate, item by item. */
+#pragma once
+
+#include <jansson.h>
+
+#include <vmlet/vmi.h>
+
+/* {"estimate": true, "totalBytes", "guestBytes", "items": [{"what", "bytes", "why"}]}: a new reference, NULL when out
+ * of memory. */
+json_t *overhead_estimate(const struct vmi *vmi);
