@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What benchmarks share: places, statistics, and a look at a running QEMU."""
+import functools
 import os
 import re
 import statistics
@@ -12,6 +13,7 @@ VMLET = TOP / "build" / "src" / "vmlet" / "vmlet"
 BARE = TOP / "build" / "tests" / "bench" / "bare-qemu"
 
 
+@functools.cache
 def guest():
     """The folder with vmlinuz and initrd.img."""
     run = subprocess.run([TOP / "tests/guest/build-initramfs"], check=True, stdout=subprocess.PIPE, text=True)

@@ -11,6 +11,7 @@ import shutil
 import statistics
 import subprocess
 import tempfile
+from datetime import datetime
 from pathlib import Path
 
 from bench_common import BARE, TOP, VMLET, child_running, clock_offset_usec, guest, inherited_fds, monotonic_usec, row
@@ -51,17 +52,14 @@ def monitor_fd(argv, fds):
 
 
 def run_vmlet(state):
+    command = vmlet_command(state, "--until", "running", "--json")
     offset = clock_offset_usec()
     start = monotonic_usec()
-    run = subprocess.run(
-        vmlet_command(state, "--until", "running", "--json"), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if run.returncode != 0:
         raise SystemExit(f"bench: vmlet run failed with {run.returncode}:\n{run.stderr}{run.stdout}")
     if abs(clock_offset_usec() - offset) > 50:
         return None  # the wall clock was set meanwhile: the stamps cannot be compared
-    from datetime import datetime
-
     marks = {}
     for event in json.loads(run.stdout)["timeline"]["events"]:
         wall = datetime.fromisoformat(event["wall"].replace("Z", "+00:00")).timestamp() * 1e6
@@ -70,11 +68,10 @@ def run_vmlet(state):
 
 
 def run_bare(argv_file, monitor, fds):
+    command = [str(BARE), str(argv_file), str(monitor)]
+    command += [f"{n}:{kind}:{path}" for n, (kind, path) in sorted(fds.items())]
     start = monotonic_usec()
-    run = subprocess.run(
-        [str(BARE), str(argv_file), str(monitor), *[f"{n}:{kind}:{path}" for n, (kind, path) in sorted(fds.items())]],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-    )
+    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if run.returncode != 0:
         raise SystemExit(f"bench: bare-qemu failed with {run.returncode}:\n{run.stderr}")
     return {name: (value - start) / 1000 for name, value in json.loads(run.stdout).items()}
