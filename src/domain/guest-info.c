@@ -289,21 +289,21 @@ json_t *guest_info_filesystems_to_json(const struct guest_info *info, size_t mos
 json_t *guest_info_to_json(const struct guest_info *info)
 {
     json_t *agent = guest_info_get(info, "guest-info"), *zone = guest_info_get(info, "guest-get-timezone"), *command;
-    json_t *commands = json_array(), *timezone = NULL, *to;
+    json_t *commands = json_array(), *time_zone = NULL, *to;
     size_t i;
 
     json_array_foreach (json_object_get(agent, "supported_commands"), i, command)
         json_array_append_new(commands, json_pack("{s:O*, s:O*}", "name", json_object_get(command, "name"), "enabled",
                                                   json_object_get(command, "enabled")));
     if (zone)
-        timezone = json_sprintf("%s, %lld", json_string_value(json_object_get(zone, "zone")) ?: "",
+        time_zone = json_sprintf("%s, %lld", json_string_value(json_object_get(zone, "zone")) ?: "",
                                 (long long)json_integer_value(json_object_get(zone, "offset")));
     to = json_pack("{s:s, s:s, s:O*, s:o, s:O*}", "kind", "VirtualMachineInstanceGuestAgentInfo", "apiVersion",
                    "kubevirt.io/v1", "guestAgentVersion", json_object_get(agent, "version"), "supportedCommands",
                    commands, "hostname", json_object_get(guest_info_get(info, "guest-get-host-name"), "host-name"));
     json_object_set_new(to, "os", os_to_json(info, false));
-    if (timezone)
-        json_object_set_new(to, "timezone", timezone);
+    if (time_zone)
+        json_object_set_new(to, "timezone", time_zone);
     json_object_set_new(to, "userList", guest_info_users_to_json(info, 10));
     json_object_set_new(to, "fsInfo", json_pack("{s:o}", "disks", guest_info_filesystems_to_json(info, 10)));
     if (guest_info_get(info, "guest-fsfreeze-status"))
