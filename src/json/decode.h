@@ -26,7 +26,7 @@ enum field_type {
     FIELD_TYPE_RAW_OBJECT,  /* const struct node *; members checked against `sub` if there is one */
     FIELD_TYPE_RAW_LIST,    /* const struct node *; elements checked against `sub` if there is one */
     FIELD_TYPE_ANY,         /* const struct node *; not looked into */
-    FIELD_TYPE_CUSTOM,      /* `decode` does it */
+    FIELD_TYPE_CUSTOM,      /* `decode` does it; with a `sub` it is a list of such objects */
 };
 
 enum field_flags {

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* For a name that is not known: the known one that was probably meant. */
+#include <strings.h>
+
 #include "base/nearest.h"
 #include "base/strbuf.h"
 #include "json/decode.h"
@@ -30,7 +32,6 @@ static const char *nearest_field(const struct decoder *d, const struct table *ta
 }
 
 struct search {
-    const struct decoder *d;
     const char *name;
     const char *here; /* path of the unknown field */
     const char *stack[SEARCH_DEPTH];
@@ -38,6 +39,28 @@ struct search {
     size_t best_common;
     struct strbuf best;
 };
+
+/* Length of a path without its last member, and of that without its last. */
+static size_t parent_length(const char *path, size_t length)
+{
+    while (length > 0 && path[length - 1] != '.')
+        length--;
+    return length > 0 ? length - 1 : 0;
+}
+
+/*
+ * Whether a field there can have been put here by mistake: into an object inside of the right one, around it, or beside
+ * it. A field of the same name far away is a coincidence.
+ */
+static bool is_near(const char *here, const char *there)
+{
+    size_t h = parent_length(here, strlen(here)), t = parent_length(there, strlen(there));
+    size_t h2 = parent_length(here, h);
+
+    if (strncmp(here, there, MIN(h, t)) == 0 && (h == t || (h > t ? here[t] : there[h]) == '.' || MIN(h, t) == 0))
+        return true;
+    return h2 > 0 && h2 == parent_length(there, t) && strncmp(here, there, h2) == 0;
+}
 
 /* Of two places the one that shares more of its beginning with the unknown field's own path. */
 static void found_field(struct search *s, size_t depth, const char *name)
@@ -48,6 +71,8 @@ static void found_field(struct search *s, size_t depth, const char *name)
     for (size_t i = 0; i < depth; i++)
         strbuf_printf(&path, "%s%s.", s->stack[i], s->lists[i] ? "[]" : "");
     strbuf_add_string(&path, name);
+    if (!is_near(s->here, strbuf_text(&path)))
+        return;
     while (s->here[common] && s->here[common] == strbuf_text(&path)[common])
         common++;
     if (s->best.length > 0 && common <= s->best_common)
@@ -64,12 +89,12 @@ static void search_table(struct search *s, const struct table *table, size_t dep
 
         if (f->flags & (FIELD_OLD | FIELD_POD | FIELD_SERVER | FIELD_DEPRECATED))
             continue;
-        if (streq(f->name, s->name))
+        if (strcasecmp(f->name, s->name) == 0)
             found_field(s, depth, f->name);
         if (!f->sub || depth == SEARCH_DEPTH)
             continue;
         s->stack[depth] = f->name;
-        s->lists[depth] = f->type == FIELD_TYPE_LIST || f->type == FIELD_TYPE_RAW_LIST;
+        s->lists[depth] = f->type == FIELD_TYPE_LIST || f->type == FIELD_TYPE_RAW_LIST || f->type == FIELD_TYPE_CUSTOM;
         search_table(s, f->sub, depth + 1);
     }
 }
@@ -79,7 +104,7 @@ static const char *find_elsewhere(struct decoder *d, const struct node *node)
 {
     _cleanup_(strbuf_done) struct strbuf here = {0};
     const char *path = node_path(d->arena, node), *result;
-    struct search s = {.d = d, .name = node->key};
+    struct search s = {.name = node->key};
 
     if (!d->root || !path || streq(node->key, "name"))
         return NULL;
@@ -113,11 +138,14 @@ static const char *list_fields(struct decoder *d, const struct table *table)
 const char *describe_unknown_field(struct decoder *d, const struct table *table, const struct node *node)
 {
     unsigned n;
-    const char *near = nearest_field(d, table, node->key, &n);
-    const char *elsewhere = near && n <= 2 ? NULL : find_elsewhere(d, node);
+    const char *near;
 
-    if (elsewhere)
-        near = elsewhere;
+    for (size_t i = 0; i < table->count; i++)
+        if (table->fields[i].flags & FIELD_OLD && streq(table->fields[i].name, node->key))
+            return arena_printf(d->arena, ": it was one in v1alpha2 (%s)", table->fields[i].doc) ?: "";
+    near = nearest_field(d, table, node->key, &n);
+    if (!near || n > 2) /* more than one edit; edit_distance() counts by halves */
+        near = find_elsewhere(d, node) ?: near;
     if (!near)
         return list_fields(d, table);
     return arena_printf(d->arena, " (did you mean %s?)", near) ?: "";

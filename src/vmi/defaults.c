@@ -100,8 +100,10 @@ static void set_cpu(struct vmi *vmi)
     zero_is_unset(&cpu->sockets);
     zero_is_unset(&cpu->threads);
     zero_is_unset(&cpu->max_sockets);
-    if (resources->limits.cpu.is_set && !resources->requests.cpu.is_set)
+    if (resources->limits.cpu.milli > 0 && resources->requests.cpu.milli == 0)
         resources->requests.cpu = resources->limits.cpu;
+    if (resources->limits.memory.value > 0 && resources->requests.memory.value == 0)
+        resources->requests.memory = resources->limits.memory;
     if (!cpu->cores.is_set && !cpu->sockets.is_set && !cpu->threads.is_set) {
         const struct quantity *q = resources->limits.cpu.is_set ? &resources->limits.cpu : &resources->requests.cpu;
 
@@ -125,9 +127,9 @@ static void set_memory(struct vmi *vmi)
 
     if (memory->guest.is_set)
         return;
-    if (resources->requests.memory.is_set)
+    if (resources->requests.memory.is_set && resources->requests.memory.value > 0)
         memory->guest = resources->requests.memory;
-    else if (resources->limits.memory.is_set)
+    else if (resources->limits.memory.is_set && resources->limits.memory.value > 0)
         memory->guest = resources->limits.memory;
     else if (memory->hugepages && memory->hugepages->page_size.is_set)
         memory->guest = memory->hugepages->page_size;
@@ -225,34 +227,84 @@ static int set_disk(struct vmi *vmi, struct vmi_disk *disk)
     }
     disk->device = disk->disk ? VMI_DISK_DEVICE_DISK : disk->lun ? VMI_DISK_DEVICE_LUN : VMI_DISK_DEVICE_CDROM;
     disk->target = disk->disk ?: disk->lun ?: disk->cdrom;
-    if (disk->target->bus == VMI_BUS_UNSET)
-        disk->target->bus = is_arch(vmi, "amd64") ? VMI_BUS_SATA : VMI_BUS_VIRTIO;
+    if (!disk->volume_name)
+        disk->volume_name = disk->name;
+    disk->volume = vmi_find_volume(vmi, disk->volume_name);
+    if (disk->target->bus == VMI_BUS_UNSET) {
+        bool metrics = disk->volume && disk->volume->kind == VMI_VOLUME_DOWNWARD_METRICS; /* on virtio only */
+
+        if (disk->cdrom && !is_arch(vmi, "amd64"))
+            disk->target->bus = VMI_BUS_SCSI; /* virtio has no CD-ROM */
+        else
+            disk->target->bus = is_arch(vmi, "amd64") && !metrics ? VMI_BUS_SATA : VMI_BUS_VIRTIO;
+    }
     if (disk->cdrom) {
         if (disk->cdrom->readonly == OPT_UNSET)
             disk->cdrom->readonly = OPT_TRUE;
         if (disk->cdrom->tray == VMI_TRAY_UNSET)
             disk->cdrom->tray = VMI_TRAY_CLOSED;
     }
-    if (!disk->volume_name)
-        disk->volume_name = disk->name;
-    disk->volume = vmi_find_volume(vmi, disk->volume_name);
+    return 0;
+}
+
+/* Volumes that are for a machine without being a disk of it. */
+static bool needs_no_disk(const struct vmi *vmi, const struct vmi_volume *v)
+{
+    const struct vmi_acpi_tables *acpi = vmi->spec.domain.firmware.acpi;
+    const struct vmi_devices *devices = &vmi->spec.domain.devices;
+
+    if (v->kind == VMI_VOLUME_MEMORY_DUMP || v->kind == VMI_VOLUME_CONTAINER_PATH || v->kind == VMI_VOLUME_UNSET)
+        return true;
+    if (acpi && (streq_ptr(acpi->slic_name_ref, v->name) || streq_ptr(acpi->msdm_name_ref, v->name)))
+        return true;
+    for (size_t i = 0; i < devices->filesystems.count; i++)
+        if (streq_ptr(devices->filesystems.items[i].name, v->name))
+            return true;
+    for (size_t i = 0; i < devices->disks.count; i++)
+        if (streq_ptr(devices->disks.items[i].volume_name ?: devices->disks.items[i].name, v->name))
+            return true;
+    return false;
+}
+
+/* A volume that no disk names becomes a plain disk at the end of the list (SetDefaultVolumeDisk() of KubeVirt). */
+static int add_default_disks(struct vmi *vmi)
+{
+    struct vmi_devices *devices = &vmi->spec.domain.devices;
+    size_t before = devices->disks.count, n = before;
+    struct vmi_disk *list;
+
+    for (size_t i = 0; i < vmi->spec.volumes.count; i++)
+        n += !needs_no_disk(vmi, &vmi->spec.volumes.items[i]);
+    if (n == before)
+        return 0;
+    list = arena_new_array(vmi->arena, struct vmi_disk, n);
+    if (!list)
+        return -ENOMEM;
+    if (before > 0)
+        memcpy(list, devices->disks.items, before * sizeof(*list));
+    n = before;
+    for (size_t i = 0; i < vmi->spec.volumes.count; i++)
+        if (!needs_no_disk(vmi, &vmi->spec.volumes.items[i]))
+            list[n++].name = vmi->spec.volumes.items[i].name;
+    devices->disks.items = list;
+    devices->disks.count = n;
     return 0;
 }
 
 static int set_storage(struct vmi *vmi)
 {
     struct vmi_devices *devices = &vmi->spec.domain.devices;
+    int r;
 
     for (size_t i = 0; i < vmi->spec.volumes.count; i++) {
         vmi->spec.volumes.items[i].index = i;
         set_volume_kind(&vmi->spec.volumes.items[i]);
     }
-    for (size_t i = 0; i < devices->disks.count; i++) {
-        int r = set_disk(vmi, &devices->disks.items[i]);
-
-        if (r < 0)
-            return r;
-    }
+    r = add_default_disks(vmi);
+    for (size_t i = 0; i < devices->disks.count && r >= 0; i++)
+        r = set_disk(vmi, &devices->disks.items[i]);
+    if (r < 0)
+        return r;
     for (size_t i = 0; i < devices->filesystems.count; i++)
         devices->filesystems.items[i].volume = vmi_find_volume(vmi, devices->filesystems.items[i].name);
     return 0;

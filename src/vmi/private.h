@@ -24,6 +24,8 @@ void vmi_validate(struct vmi *vmi, struct faults *faults);
 void validate_devices(struct vmi *vmi, struct faults *faults);
 void validate_storage(struct vmi *vmi, struct faults *faults);
 void validate_network(struct vmi *vmi, struct faults *faults);
+/* A file in a container image: absolute, not the root, nothing relative in it. NULL is allowed. */
+void validate_image_path(struct faults *faults, const struct node *at, const char *member, const char *path);
 
 /* "ab", "cd" → a fault for each name that is there twice. `at` gives the i-th object and its name. */
 struct named {

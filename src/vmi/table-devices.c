@@ -45,7 +45,8 @@ DEFINE_TABLE(table_block_size, "BlockSize", struct vmi_block_size,
 
 #define DISK struct vmi_disk
 DEFINE_TABLE(table_disk, "Disk", DISK,
-             FIELD_STRING(DISK, name, "name", .flags = FIELD_REQUIRED, .doc = "name, the same as that of its volume"),
+             FIELD_STRING(DISK, name, "name", .flags = FIELD_REQUIRED, .format = &format_dns_label,
+                          .doc = "name, the same as that of its volume"),
              FIELD_STRING(DISK, volume_name, "volumeName", .flags = FIELD_OLD, .doc = "name of its volume in v1alpha2"),
              FIELD_POINTER(DISK, disk, vmi_disk_target, "disk", &table_disk_target, .doc = "hard disk"),
              FIELD_POINTER(DISK, lun, vmi_disk_target, "lun", &table_lun_target, .doc = "SCSI device passed through"),

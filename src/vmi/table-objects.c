@@ -23,7 +23,7 @@ DEFINE_TABLE(
     FIELD_STRING(SPEC, architecture, "architecture", .names = &arch_names, .doc = "amd64 unless given"),
     FIELD_STRING(SPEC, hostname, "hostname", .format = &format_dns_label,
                  .doc = "host name; the VM's name unless given"),
-    FIELD_STRING(SPEC, subdomain, "subdomain", .format = &format_dns_label, .doc = "subdomain of the host name"),
+    FIELD_STRING(SPEC, subdomain, "subdomain", .format = &format_dns_subdomain, .doc = "subdomain of the host name"),
     FIELD_STRING(SPEC, start_strategy, "startStrategy", .names = &start_strategy_names, .doc = "start without running"),
     FIELD_STRING(SPEC, eviction_strategy, "evictionStrategy", .flags = FIELD_POD, .names = &eviction_names,
                  .doc = "what happens when the node is drained"),
