@@ -252,12 +252,36 @@ int mkdir_parents(const char *path, mode_t mode, struct error **ret_error)
     }
 }
 
+static int remove_below(int parent, const char *name);
+
+/* Everything in the directory, which is taken over. */
+static int remove_entries(int fd, const char *except)
+{
+    struct dirent *entry;
+    DIR *dir = fdopendir(fd);
+    int r = 0;
+
+    if (!dir) {
+        r = -errno;
+        fd_close(fd);
+        return r;
+    }
+    while ((entry = readdir(dir))) {
+        int n;
+
+        if (streq(entry->d_name, ".") || streq(entry->d_name, "..") || (except && streq(entry->d_name, except)))
+            continue;
+        n = remove_below(dirfd(dir), entry->d_name);
+        if (n < 0 && r == 0)
+            r = n;
+    }
+    closedir(dir);
+    return r;
+}
+
 static int remove_below(int parent, const char *name)
 {
-    _cleanup_close_ int fd = -EBADF;
-    struct dirent *entry;
-    DIR *dir;
-    int r = 0;
+    int fd, r;
 
     if (unlinkat(parent, name, 0) == 0 || errno == ENOENT)
         return 0;
@@ -266,18 +290,7 @@ static int remove_below(int parent, const char *name)
     fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return errno == ENOENT ? 0 : -errno;
-    dir = fdopendir(fd);
-    if (!dir)
-        return -errno;
-    (void)TAKE_FD(fd); /* dir owns it now */
-    while ((entry = readdir(dir))) {
-        if (streq(entry->d_name, ".") || streq(entry->d_name, ".."))
-            continue;
-        int n = remove_below(dirfd(dir), entry->d_name);
-        if (n < 0 && r == 0)
-            r = n;
-    }
-    closedir(dir);
+    r = remove_entries(fd, NULL);
     if (unlinkat(parent, name, AT_REMOVEDIR) < 0 && errno != ENOENT && r == 0)
         r = -errno;
     return r;
@@ -286,4 +299,11 @@ static int remove_below(int parent, const char *name)
 int remove_tree(const char *path)
 {
     return remove_below(AT_FDCWD, path);
+}
+
+int remove_tree_contents(const char *path, const char *except)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    return fd < 0 ? -errno : remove_entries(fd, except);
 }

@@ -49,3 +49,5 @@ int unix_accept(int listen_fd);
 int mkdir_parents(const char *path, mode_t mode, struct error **ret_error);
 /* rm -r that stays below path, does not follow symlinks, and is quiet about what is not there. */
 int remove_tree(const char *path);
+/* The same for what is in a directory, but for the entry `except` (NULL: none); the directory stays. */
+int remove_tree_contents(const char *path, const char *except);

@@ -51,7 +51,7 @@ struct domain {
     pid_t pid;
     int pidfd;
     uint64_t start_ticks;
-    sd_event_source *exit_source, *start_timer, *ended_source;
+    sd_event_source *exit_source, *ended_source;
     struct helper helpers[HELPERS_MAX];
     size_t n_helpers;
     char **sockets; /* paths to unlink at the end */

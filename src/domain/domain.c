@@ -53,7 +53,6 @@ void domain_free(struct domain *d)
         waitpid(d->pid, NULL, 0);
     }
     sd_event_source_disable_unref(d->exit_source);
-    sd_event_source_disable_unref(d->start_timer);
     sd_event_source_disable_unref(d->ended_source);
     domain_stop_helpers(d);
     stop_done(&d->stop);
@@ -176,7 +175,6 @@ static int on_qemu_exit(sd_event_source *source, const siginfo_t *info, void *us
 
     d->pid = 0;
     d->exit_source = sd_event_source_disable_unref(d->exit_source);
-    event_disarm_timer(d->start_timer);
     /* What the monitor still says belongs to the story (SHUTDOWN with its reason): it has been read by now, because
      * this source has a lower priority than the sockets. */
     lifecycle_exited(&d->lifecycle, info->si_code != CLD_EXITED, info->si_status);
@@ -200,10 +198,25 @@ static void on_cont(struct qmp_client *client, json_t *result, const struct erro
 {
     struct domain *d = userdata;
 
-    if (!error || error_get_code(error) == ERROR_CONNECTION || error_get_code(error) == ERROR_CANCELLED)
-        return; /* RESUME says that it runs, the pidfd that it ended */
+    if (!error || qmp_client_get_state(client) != QMP_RUNNING)
+        return; /* RESUME says that it runs, the pidfd that it ended, on_qmp_state() that the monitor is gone */
     _cleanup_error_ struct error *e = error_copy(error);
     error_wrap(&e, 0, "cannot start the vCPUs");
+    domain_fail(d, TAKE_PTR(e));
+}
+
+/* As a rule QEMU has ended, and its pidfd tells; a monitor that never answered is a QEMU that hangs. */
+static void on_qmp_lost(struct domain *d, const struct error *error)
+{
+    _cleanup_free_ char *said = NULL;
+    _cleanup_error_ struct error *e = NULL;
+
+    log_debug("the monitor is gone: %s", error ? error_message(error) : "closed");
+    if (error_get_code(error) != ERROR_TIMED_OUT)
+        return;
+    said = domain_read_qemu_log(d);
+    error_set(&e, ERROR_TIMED_OUT, ETIMEDOUT, "QEMU hangs: %s%s%s", error_message(error), said ? "; it wrote: " : "",
+              said ? said : "");
     domain_fail(d, TAKE_PTR(e));
 }
 
@@ -215,27 +228,13 @@ static void on_qmp_state(struct qmp_client *client, enum qmp_state state, const 
     case QMP_NEGOTIATING:
         timeline_mark(d->timeline, MARK_GREETING);
         break;
-    case QMP_RUNNING:
-        event_disarm_timer(d->start_timer);
-        break;
     case QMP_DISCONNECTED:
-        log_debug("the monitor is gone: %s", error ? error_message(error) : "closed");
+        on_qmp_lost(d, error);
         break;
     case QMP_GREETING:
+    case QMP_RUNNING:
         break;
     }
-}
-
-static int on_start_timeout(sd_event_source *source, uint64_t at, void *userdata)
-{
-    struct domain *d = userdata;
-    _cleanup_free_ char *said = domain_read_qemu_log(d);
-    _cleanup_error_ struct error *e = NULL;
-
-    error_set(&e, ERROR_TIMED_OUT, ETIMEDOUT, "QEMU's monitor did not answer within %.0f s%s%s",
-              (double)TIMEOUT_QMP_GREETING_USEC / 1e6, said ? "; QEMU wrote: " : "", said ? said : "");
-    domain_fail(d, TAKE_PTR(e));
-    return 0;
 }
 
 static void on_first_output(void *userdata)
@@ -263,8 +262,6 @@ int domain_start(struct domain *d, domain_ended_fn ended, void *userdata, struct
     r = sd_event_add_child_pidfd(d->event, &d->exit_source, d->pidfd, WEXITED, on_qemu_exit, d);
     if (r >= 0)
         r = sd_event_source_set_priority(d->exit_source, SD_EVENT_PRIORITY_NORMAL + 10);
-    if (r >= 0)
-        r = event_arm_timer(d->event, &d->start_timer, TIMEOUT_QMP_GREETING_USEC, on_start_timeout, d);
     if (r >= 0 && !d->start_paused)
         r = qmp_client_invoke(d->qmp, "cont", NULL, on_cont, d); /* sent after the handshake */
     if (r < 0)

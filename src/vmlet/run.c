@@ -82,6 +82,7 @@ static int claim_dir(struct run *run, struct error **ret_error)
         run->dir = NULL;
         return r;
     }
+    remove_tree_contents(run->dir, "lock"); /* of a run that was killed: the lock says that nobody uses it */
     return 0;
 }
 
