@@ -27,6 +27,8 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 LOGS = TOP / "build" / "test-logs"
+# Debian's own: it has Debian's pytest, whatever else is first in PATH.
+PYTHON = "/usr/bin/python3"
 MESON_SUITES = {
     "unit": ("build", []),
     "asan": ("build-asan", ["-Db_sanitize=address,undefined"]),
@@ -57,7 +59,7 @@ def command(*argv, undo=None):
 
 def may_lower_oom_score():
     child = "open('/proc/self/oom_score_adj', 'w').write('-1')"
-    return command(sys.executable, "-c", child)
+    return command(PYTHON, "-c", child)
 
 
 class Outcome:
@@ -152,7 +154,7 @@ def run_pytest(name, verbose):
     LOGS.mkdir(parents=True, exist_ok=True)
     log, report = LOGS / f"{name}.log", LOGS / f"{name}.xml"
     report.unlink(missing_ok=True)
-    argv = [sys.executable, "-m", "pytest", f"tests/{name}", "-ra", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    argv = [PYTHON, "-m", "pytest", f"tests/{name}", "-ra", "-p", "no:cacheprovider", f"--junitxml={report}"]
     argv += [f"--timeout={chosen['timeout']}"]
     if not chosen["serial"]:
         argv += ["-n", str(min(2, os.cpu_count() or 1)), "--dist", "loadfile"]
