@@ -1,0 +1,552 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* libqmp against real processes: qemu-system-x86_64 -machine none, and qemu-ga on this host. */
+#include "tests/qmp/peer.h"
+
+#include <pty.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <termios.h>
+
+#include "base/child.h"
+
+#define _cleanup_client_ _cleanup_(qmp_client_freep)
+#define _cleanup_agent_  _cleanup_(qga_client_freep)
+#define QEMU             "qemu-system-x86_64"
+#define QGA              "qemu-ga"
+#define WAIT_USEC        60000000ULL
+
+static char directory[] = "/tmp/test-qmp-XXXXXX";
+
+struct process {
+    pid_t pid;
+    int pidfd;
+};
+
+static void process_end(struct process *process)
+{
+    siginfo_t info;
+
+    if (process->pid <= 0)
+        return;
+    kill(process->pid, SIGKILL);
+    waitid(P_PID, (id_t)process->pid, &info, WEXITED);
+    fd_close(process->pidfd);
+    process->pid = 0;
+}
+#define _cleanup_process_ _cleanup_(process_end)
+
+static void process_start(struct process *process, char *const *argv, const struct child_fd *fds, size_t n_fds)
+{
+    _cleanup_error_ struct error *error = NULL;
+    struct child_options options = {.argv = argv, .fds = fds, .n_fds = n_fds, .death_signal = SIGKILL};
+
+    if (child_spawn(&options, &process->pid, &process->pidfd, &error) < 0) {
+        print_message("%s\n", error_message(error));
+        exit(77);
+    }
+}
+
+/* A QEMU without a machine whose monitor is one end of a socket pair; the other end. */
+static int qemu_start(struct process *process)
+{
+    char *argv[] = {(char *)QEMU,
+                    (char *)"-machine",
+                    (char *)"none",
+                    (char *)"-nodefaults",
+                    (char *)"-display",
+                    (char *)"none",
+                    (char *)"-chardev",
+                    (char *)"socket,id=m,fd=3",
+                    (char *)"-mon",
+                    (char *)"chardev=m,mode=control",
+                    NULL};
+    int pair[2];
+
+    assert_return_code(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), errno);
+    process_start(process, argv, &(struct child_fd){.fd = pair[1], .target = 3}, 1);
+    close(pair[1]);
+    return pair[0];
+}
+
+static void turn_until(sd_event *event, const int *value, int n)
+{
+    uint64_t end = now_usec() + WAIT_USEC;
+
+    while (*value < n) {
+        assert_true(now_usec() < end);
+        assert_return_code(sd_event_run(event, 1000000), 0);
+    }
+}
+
+static struct qmp_client *client_start(struct process *process, sd_event **ret_event)
+{
+    struct qmp_client *client;
+
+    assert_return_code(event_new(ret_event), 0);
+    assert_return_code(qmp_client_new(*ret_event, qemu_start(process), &client), 0);
+    return client;
+}
+
+/* ---- QEMU ------------------------------------------------------------------------------------------------------- */
+
+static void test_status_and_error(void **state)
+{
+    _cleanup_process_ struct process q = {0};
+    _cleanup_event_ sd_event *event = NULL;
+    _cleanup_client_ struct qmp_client *c = client_start(&q, &event);
+    _cleanup_answer_ struct answer a = {0}, b = {0};
+
+    qmp_client_invoke(c, "query-status", NULL, on_reply, &a);
+    qmp_client_invoke(c, "no-such-command", NULL, on_reply, &b);
+    turn_until(event, &b.count, 1);
+    assert_string_equal(json_string_value(json_object_get(a.result, "status")), "running");
+    assert_string_equal(error_qmp_class(b.error), "CommandNotFound");
+    assert_in_range(qmp_client_get_version(c), 5000000, 99000000);
+}
+
+/* A relay that passes QEMU's output on one byte at a time. */
+struct relay {
+    int from, to;
+    size_t bytes;
+};
+
+static int on_relay(sd_event_source *s, int fd, uint32_t revents, void *userdata)
+{
+    struct relay *r = userdata;
+    char data[64]; /* one-byte pieces fill a socket buffer soon */
+    ssize_t n = recv(r->from, data, sizeof(data), MSG_DONTWAIT);
+
+    for (ssize_t i = 0; i < n; i++)
+        assert_int_equal(write(r->to, data + i, 1), 1);
+    r->bytes += n > 0 ? (size_t)n : 0;
+    return 0;
+}
+
+static int on_back(sd_event_source *s, int fd, uint32_t revents, void *userdata)
+{
+    struct relay *r = userdata;
+    char data[4096];
+    ssize_t n = recv(r->to, data, sizeof(data), MSG_DONTWAIT);
+
+    if (n > 0)
+        assert_int_equal(write(r->from, data, (size_t)n), n);
+    return 0;
+}
+
+static void test_schema_bytewise(void **state)
+{
+    _cleanup_process_ struct process q = {0};
+    _cleanup_event_ sd_event *event = NULL;
+    _cleanup_event_source_ sd_event_source *there = NULL, *back = NULL;
+    _cleanup_client_ struct qmp_client *c = NULL;
+    _cleanup_answer_ struct answer a = {0};
+    struct relay relay;
+    int pair[2];
+
+    assert_return_code(event_new(&event), 0);
+    relay = (struct relay){.from = qemu_start(&q)};
+    assert_return_code(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), errno);
+    relay.to = pair[0];
+    assert_return_code(sd_event_add_io(event, &there, relay.from, EPOLLIN, on_relay, &relay), 0);
+    assert_return_code(sd_event_add_io(event, &back, relay.to, EPOLLIN, on_back, &relay), 0);
+    assert_return_code(qmp_client_new(event, pair[1], &c), 0);
+    qmp_client_invoke(c, "query-qmp-schema", NULL, on_reply, &a);
+    turn_until(event, &a.count, 1);
+    assert_true(json_array_size(a.result) > 500);
+    assert_true(relay.bytes > 100000);
+    fd_close(relay.from);
+    fd_close(relay.to);
+}
+
+static void test_pipeline(void **state)
+{
+    _cleanup_process_ struct process q = {0};
+    _cleanup_event_ sd_event *event = NULL;
+    _cleanup_client_ struct qmp_client *c = client_start(&q, &event);
+    _cleanup_answer_ struct answer a = {0};
+    uint64_t start;
+    int n = 10000;
+
+    qmp_client_invoke(c, "query-version", NULL, on_reply, &a);
+    turn_until(event, &a.count, 1);
+    start = now_usec();
+    for (int i = 1; i < n; i++)
+        assert_return_code(qmp_client_invoke(c, i % 2 ? "query-status" : "query-name", NULL, on_reply, &a), 0);
+    turn_until(event, &a.count, n);
+    assert_non_null(a.result);
+    print_message("%d commands in %.0f ms\n", n, (double)(now_usec() - start) / 1000);
+}
+
+/* uint64 defaults of device properties come through exactly, and out again. */
+static void test_uint64(void **state)
+{
+    _cleanup_process_ struct process q = {0};
+    _cleanup_event_ sd_event *event = NULL;
+    _cleanup_client_ struct qmp_client *c = client_start(&q, &event);
+    _cleanup_answer_ struct answer a = {0};
+    _cleanup_free_ char *text = NULL;
+
+    qmp_client_invoke(c, "device-list-properties", json_pack("{s:s}", "typename", "pcie-root-port"), on_reply, &a);
+    turn_until(event, &a.count, 1);
+    assert_non_null(a.result);
+    text = qmp_json_dump(a.result, 0);
+    assert_non_null(strstr(text, "18446744073709551615"));
+    assert_null(strstr(text, "\"18446744073709551615"));
+}
+
+static void test_fd_passing(void **state)
+{
+    _cleanup_process_ struct process q = {0};
+    _cleanup_event_ sd_event *event = NULL;
+    _cleanup_client_ struct qmp_client *c = client_start(&q, &event);
+    _cleanup_answer_ struct answer a = {0}, b = {0};
+    char name[8];
+
+    for (int i = 0; i < 20; i++) {
+        int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+        snprintf(name, sizeof(name), "f%d", i);
+        qmp_client_call(c,
+                        &(struct qmp_call){.command = "getfd",
+                                           .arguments = json_pack("{s:s}", "fdname", name),
+                                           .fds = &fd,
+                                           .n_fds = 1,
+                                           .callback = on_reply,
+                                           .userdata = &a},
+                        NULL);
+        qmp_client_invoke(c, "query-status", NULL, on_reply, &b);
+    }
+    turn_until(event, &a.count, 20);
+    assert_non_null(a.result);
+    for (int i = 0; i < 20; i++) {
+        snprintf(name, sizeof(name), "f%d", i);
+        answer_done(&a);
+        qmp_client_invoke(c, "closefd", json_pack("{s:s}", "fdname", name), on_reply, &a);
+        turn_until(event, &a.count, 1);
+        assert_non_null(a.result);
+    }
+}
+
+/* An out-of-band command is answered although the window is full of in-band ones. */
+static void test_out_of_band(void **state)
+{
+    _cleanup_process_ struct process q = {0};
+    _cleanup_event_ sd_event *event = NULL;
+    _cleanup_client_ struct qmp_client *c = client_start(&q, &event);
+    _cleanup_answer_ struct answer a = {0}, b = {0};
+
+    for (int i = 0; i < 100; i++)
+        qmp_client_invoke(c, "query-qmp-schema", NULL, on_reply, &a);
+    qmp_client_call(
+        c, &(struct qmp_call){.command = "migrate-pause", .out_of_band = true, .callback = on_reply, .userdata = &b},
+        NULL);
+    turn_until(event, &b.count, 1);
+    assert_int_equal(error_get_code(b.error), ERROR_QMP); /* there is no migration */
+    assert_true(a.count < 100);
+    turn_until(event, &a.count, 100);
+}
+
+static void test_killed(void **state)
+{
+    _cleanup_process_ struct process q = {0};
+    _cleanup_event_ sd_event *event = NULL;
+    _cleanup_client_ struct qmp_client *c = client_start(&q, &event);
+    _cleanup_answer_ struct answer a = {0};
+
+    qmp_client_invoke(c, "query-status", NULL, on_reply, &a);
+    turn_until(event, &a.count, 1);
+    kill(q.pid, SIGSTOP);
+    qmp_client_invoke(c, "query-status", NULL, on_reply, &a);
+    qmp_client_invoke(c, "query-status", NULL, on_reply, &a);
+    kill(q.pid, SIGKILL);
+    turn_until(event, &a.count, 3);
+    assert_int_equal(error_get_code(a.error), ERROR_CONNECTION);
+}
+
+/* Sixty-four sessions on this one thread: eight QEMUs with eight monitors each. */
+static void test_many_sessions(void **state)
+{
+    enum { N_QEMUS = 8, N_EACH = 8 };
+    struct process q[N_QEMUS] = {0};
+    struct qmp_client *c[N_QEMUS * N_EACH];
+    _cleanup_event_ sd_event *event = NULL;
+    _cleanup_answer_ struct answer a = {0};
+    int want = 0;
+
+    assert_return_code(event_new(&event), 0);
+    for (int i = 0; i < N_QEMUS; i++) {
+        char *argv[8 + 4 * N_EACH], text[N_EACH][2][48];
+        struct child_fd fds[N_EACH];
+        int n = 0, pair[2];
+
+        argv[n++] = (char *)QEMU;
+        argv[n++] = (char *)"-machine";
+        argv[n++] = (char *)"none";
+        argv[n++] = (char *)"-nodefaults";
+        argv[n++] = (char *)"-display";
+        argv[n++] = (char *)"none";
+        for (int k = 0; k < N_EACH; k++) {
+            assert_return_code(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), errno);
+            fds[k] = (struct child_fd){.fd = pair[1], .target = 3 + k};
+            assert_return_code(qmp_client_new(event, pair[0], &c[i * N_EACH + k]), 0);
+            snprintf(text[k][0], sizeof(text[k][0]), "socket,id=m%d,fd=%d", k, 3 + k);
+            snprintf(text[k][1], sizeof(text[k][1]), "chardev=m%d,mode=control", k);
+            argv[n++] = (char *)"-chardev";
+            argv[n++] = text[k][0];
+            argv[n++] = (char *)"-mon";
+            argv[n++] = text[k][1];
+        }
+        argv[n] = NULL;
+        process_start(&q[i], argv, fds, N_EACH);
+        for (int k = 0; k < N_EACH; k++)
+            close(fds[k].fd);
+    }
+    for (int round = 0; round < 20; round++)
+        for (int i = 0; i < N_QEMUS * N_EACH; i++, want++)
+            qmp_client_invoke(c[i], "query-status", NULL, on_reply, &a);
+    turn_until(event, &a.count, want);
+    assert_non_null(a.result);
+    for (int i = 0; i < N_QEMUS * N_EACH; i++)
+        qmp_client_free(c[i]);
+    for (int i = 0; i < N_QEMUS; i++)
+        process_end(&q[i]);
+}
+
+/* ---- guest agent --------------------------------------------------------------------------------------------------
+ */
+
+static void on_answer(struct qga_client *agent, json_t *result, const struct error *error, void *userdata)
+{
+    take_answer(userdata, result, error);
+}
+
+static void agent_start(struct process *process, const char *method, const char *path)
+{
+    _cleanup_free_ char *state = NULL, *pid = NULL;
+    char *argv[] = {(char *)QGA,  (char *)"-m", (char *)method, (char *)"-p", (char *)path,
+                    (char *)"-t", NULL,         (char *)"-f",   NULL,         NULL};
+
+    assert_true(asprintf(&state, "%s", directory) > 0 && asprintf(&pid, "%s/qga.pid", directory) > 0);
+    argv[6] = state;
+    argv[8] = pid;
+    process_start(process, argv, NULL, 0);
+}
+
+static int agent_connect(const char *path)
+{
+    uint64_t end = now_usec() + WAIT_USEC;
+    int fd;
+
+    /* The agent makes its socket when it is ready, and there is no event for that on this side. */
+    while (unix_connect(path, &fd, NULL) < 0) {
+        assert_true(now_usec() < end);
+        poll(NULL, 0, 5);
+    }
+    return fd;
+}
+
+static void check_agent(sd_event *event, struct qga_client *a)
+{
+    _cleanup_answer_ struct answer x = {0}, y = {0}, z = {0}, v = {0};
+
+    qga_client_call(a, "guest-ping", NULL, 0, on_answer, &x);
+    qga_client_call(a, "guest-info", NULL, 0, on_answer, &y);
+    qga_client_call(a, "no-such", NULL, 0, on_answer, &z);
+    turn_until(event, &z.count, 1);
+    assert_non_null(x.result);
+    assert_non_null(json_object_get(y.result, "supported_commands"));
+    assert_string_equal(error_qmp_class(z.error), "CommandNotFound");
+    qga_client_exec(a, "/bin/sh", json_pack("[s, s]", "-c", "cat; printf 'e\\377' >&2; exit 5"), "hello\n", 0,
+                    on_answer, &v);
+    turn_until(event, &v.count, 1);
+    if (v.error)
+        fail_msg("%s", error_message(v.error));
+    assert_int_equal(json_integer_value(json_object_get(v.result, "exitcode")), 5);
+    assert_string_equal(json_string_value(json_object_get(v.result, "out")), "hello\n");
+    assert_string_equal(json_string_value(json_object_get(v.result, "err")), "e\xef\xbf\xbd");
+}
+
+struct output {
+    struct strbuf text[2];
+    int pieces;
+};
+
+static void on_output(struct qga_client *agent, bool from_stderr, const char *data, size_t length, void *userdata)
+{
+    struct output *o = userdata;
+
+    o->pieces++;
+    strbuf_add(&o->text[from_stderr], data, length);
+}
+
+struct data_answer {
+    int count;
+    size_t length;
+    char *data;
+    struct error *error;
+};
+
+static void on_data(struct qga_client *agent, const char *data, size_t length, const struct error *error,
+                    void *userdata)
+{
+    struct data_answer *d = userdata;
+
+    d->count++;
+    d->length = length;
+    d->data = data ? memcpy(malloc(length + 1), data, length) : NULL;
+    d->error = error_copy(error);
+}
+
+static void check_files(sd_event *event, struct qga_client *a)
+{
+    _cleanup_free_ char *path = NULL, *data = malloc(300001);
+    _cleanup_answer_ struct answer w = {0}, x = {0};
+    struct data_answer d = {0}, e = {0}, f = {0};
+
+    assert_true(asprintf(&path, "%s/file", directory) > 0);
+    for (size_t i = 0; i < 300001; i++)
+        data[i] = (char)(i * 7 + i / 256);
+    qga_client_write_file(a, path, data, 300001, 0, on_answer, &w);
+    turn_until(event, &w.count, 1);
+    assert_int_equal(json_integer_value(json_object_get(w.result, "count")), 300001);
+    qga_client_read_file(a, path, 400000, 0, on_data, &d);
+    turn_until(event, &d.count, 1);
+    assert_int_equal(d.length, 300001);
+    assert_memory_equal(d.data, data, 300001);
+    free(d.data);
+    qga_client_read_file(a, path, 100000, 0, on_data, &e);
+    qga_client_read_file(a, "/no/such/file", 100000, 0, on_data, &f);
+    qga_client_write_file(a, "/no/such/file", "x", 1, 0, on_answer, &x);
+    turn_until(event, &x.count, 1);
+    turn_until(event, &e.count, 1);
+    turn_until(event, &f.count, 1);
+    assert_int_equal(error_get_code(e.error), ERROR_LIMIT);
+    assert_int_equal(error_get_code(f.error), ERROR_AGENT);
+    assert_int_equal(error_get_code(x.error), ERROR_AGENT);
+    error_free(e.error);
+    error_free(f.error);
+}
+
+/* Output arrives while the program still waits for us: it ends only when the test has seen the first lines. */
+static void check_stream(sd_event *event, struct qga_client *a)
+{
+    _cleanup_answer_ struct answer x = {0}, y = {0};
+    _cleanup_free_ char *script = NULL, *fifo = NULL;
+    struct output o = {0};
+    int fd;
+
+    assert_true(asprintf(&fifo, "%s/fifo", directory) > 0);
+    assert_return_code(mkfifo(fifo, 0600), errno);
+    assert_true(asprintf(&script, "cat; echo bad >&2; read line <%s; echo \"$line\"; exit 7", fifo) > 0);
+    qga_client_exec_stream(a, "/bin/sh", json_pack("[s, s]", "-c", script), "first\n", 0, on_output, on_answer, &x);
+    turn_until(event, &o.pieces, 2);
+    assert_int_equal(x.count, 0);
+    assert_string_equal(strbuf_text(&o.text[0]), "first\n");
+    assert_string_equal(strbuf_text(&o.text[1]), "bad\n");
+    fd = open(fifo, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(write(fd, "more\n", 5), 5);
+    close(fd);
+    turn_until(event, &x.count, 1);
+    if (x.error)
+        fail_msg("%s", error_message(x.error));
+    assert_string_equal(strbuf_text(&o.text[0]), "first\nmore\n");
+    assert_int_equal(json_integer_value(json_object_get(x.result, "exitcode")), 7);
+    strbuf_done(&o.text[0]);
+    strbuf_done(&o.text[1]);
+    /* Over the deadline: told so, and nothing is left open in the agent. */
+    qga_client_exec_stream(a, "/bin/sleep", json_pack("[s]", "1"), NULL, 300000, on_output, on_answer, &y);
+    turn_until(event, &y.count, 1);
+    assert_int_equal(error_get_code(y.error), ERROR_TIMED_OUT);
+    assert_non_null(strstr(error_message(y.error), "goes on in the guest as process"));
+}
+
+static void test_agent_unix(void **state)
+{
+    _cleanup_process_ struct process g = {0};
+    _cleanup_event_ sd_event *event = NULL;
+    _cleanup_free_ char *path = NULL;
+
+    assert_return_code(event_new(&event), 0);
+    assert_true(asprintf(&path, "%s/qga.sock", directory) > 0);
+    agent_start(&g, "unix-listen", path);
+    for (int round = 0; round < 2; round++) { /* the second connection finds what the first left */
+        _cleanup_agent_ struct qga_client *a = NULL;
+
+        assert_return_code(qga_client_new(event, agent_connect(path), &a), 0);
+        check_agent(event, a);
+        if (round == 0) {
+            check_files(event, a);
+            check_stream(event, a);
+        }
+    }
+}
+
+static void test_agent_serial(void **state)
+{
+    _cleanup_process_ struct process g = {0};
+    _cleanup_event_ sd_event *event = NULL;
+    _cleanup_agent_ struct qga_client *a = NULL;
+    struct termios raw = {0};
+    char name[128];
+    int master, slave;
+
+    assert_return_code(event_new(&event), 0);
+    cfmakeraw(&raw);
+    assert_return_code(openpty(&master, &slave, name, &raw, NULL), errno);
+    agent_start(&g, "isa-serial", name);
+    assert_return_code(qga_client_new(event, master, &a), 0);
+    check_agent(event, a);
+    close(slave);
+}
+
+/* The agent is stopped in the middle: the call fails in its time; once it runs again, all is well. */
+static void test_agent_stopped(void **state)
+{
+    _cleanup_process_ struct process g = {0};
+    _cleanup_event_ sd_event *event = NULL;
+    _cleanup_agent_ struct qga_client *a = NULL;
+    _cleanup_answer_ struct answer x = {0}, y = {0}, z = {0};
+    _cleanup_free_ char *path = NULL;
+
+    assert_return_code(event_new(&event), 0);
+    assert_true(asprintf(&path, "%s/qga2.sock", directory) > 0);
+    agent_start(&g, "unix-listen", path);
+    assert_return_code(qga_client_new(event, agent_connect(path), &a), 0);
+    qga_client_call(a, "guest-ping", NULL, 0, on_answer, &x);
+    turn_until(event, &x.count, 1);
+    kill(g.pid, SIGSTOP);
+    qga_client_call(a, "guest-get-osinfo", NULL, 50000, on_answer, &y);
+    turn_until(event, &y.count, 1);
+    assert_int_equal(error_get_code(y.error), ERROR_TIMED_OUT);
+    kill(g.pid, SIGCONT);
+    qga_client_call(a, "guest-get-time", NULL, 0, on_answer, &z);
+    turn_until(event, &z.count, 1);
+    assert_true(json_is_integer(z.result));
+}
+
+static int make_directory(void **state)
+{
+    signal(SIGPIPE, SIG_IGN); /* the pty is no socket */
+    return mkdtemp(directory) ? 0 : -1;
+}
+
+static int remove_directory(void **state)
+{
+    return remove_tree(directory);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_status_and_error), cmocka_unit_test(test_schema_bytewise),
+        cmocka_unit_test(test_pipeline),         cmocka_unit_test(test_uint64),
+        cmocka_unit_test(test_fd_passing),       cmocka_unit_test(test_out_of_band),
+        cmocka_unit_test(test_killed),           cmocka_unit_test(test_many_sessions),
+        cmocka_unit_test(test_agent_unix),       cmocka_unit_test(test_agent_serial),
+        cmocka_unit_test(test_agent_stopped),
+    };
+
+    return cmocka_run_group_tests(tests, make_directory, remove_directory);
+}
