@@ -63,7 +63,7 @@ struct qga_client {
     struct qga_call_list calls; /* the first is the one under way when BUSY */
     size_t n_calls;
     LIST_HEAD(, qga_operation) operations;
-    uint64_t sync_id, last_id, sync_deadline;
+    uint64_t sync_id, last_id, sync_deadline, sync_again;
     bool marked;   /* 0xFF has come since the synchronisation was sent */
     bool with_ids; /* the agent takes and returns ids */
     bool garbage;  /* something that is no answer came while we waited */
@@ -240,10 +240,23 @@ static void write_command(struct qga_client *a, const char *command, json_t *arg
     strbuf_add_string(&a->output, "}\n");
 }
 
-static void begin_sync(struct qga_client *a, bool with_ids)
+/* Repeated with the same number: an agent that opens its port only now drops what was there before it. */
+static void send_sync(struct qga_client *a)
 {
     json_t *arguments;
 
+    a->sync_again = qga_deadline(QGA_SYNC_REPEAT_USEC);
+    if (a->output.length > 0) /* not even the last one has been taken */
+        return;
+    arguments = json_pack("{s:I}", "id", (json_int_t)a->sync_id);
+    strbuf_add(&a->output, "\xff", 1);
+    write_command(a, "guest-sync-delimited", arguments, a->with_ids);
+    json_decref(arguments);
+    flush(a);
+}
+
+static void begin_sync(struct qga_client *a, bool with_ids)
+{
     /* 52 bits: the Windows agent and JavaScript-minded parsers keep doubles. */
     if (getrandom(&a->sync_id, sizeof(a->sync_id), GRND_NONBLOCK) != sizeof(a->sync_id))
         a->sync_id = now_usec() * 2654435761U;
@@ -256,17 +269,13 @@ static void begin_sync(struct qga_client *a, bool with_ids)
     a->framing.limit = STRAY_BYTES;
     qmp_framing_reset(&a->framing);
     strbuf_clear(&a->output);
-    strbuf_add(&a->output, "\xff", 1);
-    arguments = json_pack("{s:I}", "id", (json_int_t)a->sync_id);
-    write_command(a, "guest-sync-delimited", arguments, with_ids);
-    json_decref(arguments);
-    flush(a);
+    send_sync(a);
 }
 
 static void begin_call(struct qga_client *a, struct qga_call *call)
 {
     a->state = QGA_BUSY;
-    a->garbage = false;
+    a->garbage = a->marked = false;
     a->framing.limit = LIMIT_QGA_MESSAGE_BYTES;
     write_command(a, call->command, call->arguments, a->with_ids);
     flush(a);
@@ -278,7 +287,7 @@ static int on_timer(sd_event_source *s, uint64_t usec, void *userdata);
 
 static void arm_timer(struct qga_client *a)
 {
-    uint64_t next = a->state == QGA_SYNCING ? a->sync_deadline : UINT64_MAX, now = now_usec();
+    uint64_t next = a->state == QGA_SYNCING ? MIN(a->sync_deadline, a->sync_again) : UINT64_MAX, now = now_usec();
     bool made = a->timer;
     struct qga_call *call;
 
@@ -365,6 +374,8 @@ static int on_timer(sd_event_source *s, uint64_t usec, void *userdata)
     } while (call && a->state != QGA_CLOSED);
     if (a->state == QGA_SYNCING && a->sync_deadline <= now)
         fail_sync(a);
+    else if (a->state == QGA_SYNCING && a->sync_again <= now)
+        send_sync(a);
     if (a->state != QGA_CLOSED)
         advance(a);
     client_unref(a);
@@ -396,7 +407,7 @@ static void handle_sync(struct qga_client *a, json_t *message)
     json_t *value = json_object_get(message, "return");
 
     if (a->marked && json_is_integer(value) && (uint64_t)json_integer_value(value) == a->sync_id) {
-        a->with_ids = a->with_ids && json_integer_value(json_object_get(message, "id")) == (json_int_t)a->last_id;
+        a->with_ids = a->with_ids && json_is_integer(json_object_get(message, "id"));
         a->state = QGA_IDLE;
         return;
     }
@@ -414,6 +425,10 @@ static void handle_answer(struct qga_client *a, json_t *message)
     const char *class = json_string_value(json_object_get(failure, "class"));
     _cleanup_error_ struct error *error = NULL;
 
+    if (a->marked && json_is_integer(result) && (uint64_t)json_integer_value(result) == a->sync_id) {
+        a->marked = false; /* the synchronisation was sent twice, and answered twice */
+        return;
+    }
     /* An error without an id is for a text that the agent could not parse. */
     if (a->with_ids && (id ? json_integer_value(id) != (json_int_t)a->last_id : !failure)) {
         a->garbage = true; /* somebody else's, or one that was thought lost */

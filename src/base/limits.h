@@ -47,6 +47,7 @@
 #define TIMEOUT_QMP_MEMORY_USEC   (600 * USEC_PER_SEC)  /* touches guest memory: preallocation, memsave */
 #define TIMEOUT_QMP_LONG_USEC     (3600 * USEC_PER_SEC) /* copies all of it: dump-guest-memory */
 #define TIMEOUT_QGA_SYNC_USEC     (5 * USEC_PER_SEC)
+#define QGA_SYNC_REPEAT_USEC      (1 * USEC_PER_SEC)
 #define TIMEOUT_QGA_DEFAULT_USEC  (10 * USEC_PER_SEC)
 #define TIMEOUT_QGA_SLOW_USEC     (60 * USEC_PER_SEC)   /* walks devices, asks other daemons of the guest */
 #define TIMEOUT_QGA_FREEZE_USEC   (3600 * USEC_PER_SEC) /* the guest's writers and VSS decide */

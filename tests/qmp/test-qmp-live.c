@@ -355,7 +355,8 @@ static void check_agent(sd_event *event, struct qga_client *a)
     qga_client_call(a, "guest-info", NULL, 0, on_answer, &y);
     qga_client_call(a, "no-such", NULL, 0, on_answer, &z);
     turn_until(event, &z.count, 1);
-    assert_non_null(x.result);
+    if (x.error)
+        fail_msg("%s", error_message(x.error));
     assert_non_null(json_object_get(y.result, "supported_commands"));
     assert_string_equal(error_qmp_class(z.error), "CommandNotFound");
     qga_client_exec(a, "/bin/sh", json_pack("[s, s]", "-c", "cat; printf 'e\\377' >&2; exit 5"), "hello\n", 0,
@@ -369,6 +370,7 @@ static void check_agent(sd_event *event, struct qga_client *a)
 }
 
 struct output {
+    struct answer answer; /* first: on_answer() gets the same pointer */
     struct strbuf text[2];
     int pieces;
 };
@@ -432,34 +434,36 @@ static void check_files(sd_event *event, struct qga_client *a)
 /* Output arrives while the program still waits for us: it ends only when the test has seen the first lines. */
 static void check_stream(sd_event *event, struct qga_client *a)
 {
-    _cleanup_answer_ struct answer x = {0}, y = {0};
     _cleanup_free_ char *script = NULL, *fifo = NULL;
-    struct output o = {0};
+    struct output o = {0}, late = {0};
+    struct answer *x = &o.answer, *y = &late.answer;
     int fd;
 
     assert_true(asprintf(&fifo, "%s/fifo", directory) > 0);
     assert_return_code(mkfifo(fifo, 0600), errno);
     assert_true(asprintf(&script, "cat; echo bad >&2; read line <%s; echo \"$line\"; exit 7", fifo) > 0);
-    qga_client_exec_stream(a, "/bin/sh", json_pack("[s, s]", "-c", script), "first\n", 0, on_output, on_answer, &x);
+    qga_client_exec_stream(a, "/bin/sh", json_pack("[s, s]", "-c", script), "first\n", 0, on_output, on_answer, &o);
     turn_until(event, &o.pieces, 2);
-    assert_int_equal(x.count, 0);
+    assert_int_equal(x->count, 0);
     assert_string_equal(strbuf_text(&o.text[0]), "first\n");
     assert_string_equal(strbuf_text(&o.text[1]), "bad\n");
     fd = open(fifo, O_WRONLY | O_CLOEXEC);
     assert_int_equal(write(fd, "more\n", 5), 5);
     close(fd);
-    turn_until(event, &x.count, 1);
-    if (x.error)
-        fail_msg("%s", error_message(x.error));
+    turn_until(event, &x->count, 1);
+    if (x->error)
+        fail_msg("%s", error_message(x->error));
     assert_string_equal(strbuf_text(&o.text[0]), "first\nmore\n");
-    assert_int_equal(json_integer_value(json_object_get(x.result, "exitcode")), 7);
+    assert_int_equal(json_integer_value(json_object_get(x->result, "exitcode")), 7);
     strbuf_done(&o.text[0]);
     strbuf_done(&o.text[1]);
     /* Over the deadline: told so, and nothing is left open in the agent. */
-    qga_client_exec_stream(a, "/bin/sleep", json_pack("[s]", "1"), NULL, 300000, on_output, on_answer, &y);
-    turn_until(event, &y.count, 1);
-    assert_int_equal(error_get_code(y.error), ERROR_TIMED_OUT);
-    assert_non_null(strstr(error_message(y.error), "goes on in the guest as process"));
+    qga_client_exec_stream(a, "/bin/sleep", json_pack("[s]", "1"), NULL, 300000, on_output, on_answer, &late);
+    turn_until(event, &y->count, 1);
+    assert_int_equal(error_get_code(y->error), ERROR_TIMED_OUT);
+    assert_non_null(strstr(error_message(y->error), "goes on in the guest as process"));
+    answer_done(x);
+    answer_done(y);
 }
 
 static void test_agent_unix(void **state)
@@ -537,7 +541,7 @@ static int remove_directory(void **state)
     return remove_tree(directory);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_status_and_error), cmocka_unit_test(test_schema_bytewise),
@@ -548,5 +552,7 @@ int main(void)
         cmocka_unit_test(test_agent_stopped),
     };
 
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }
