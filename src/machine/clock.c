@@ -101,7 +101,7 @@ void build_clock(struct build *b)
                  b->kvm ? "in the manifest" : "in the manifest; without effect under emulation");
         if (timer->hyperv && timer->hyperv->present != OPT_FALSE)
             item(b, timer->hyperv->at, NULL, "Hyper-V reference time",
-                 b->kvm ? "in the manifest" : "in the manifest; without effect under emulation");
+                 b->kvm ? "in the manifest" : "in the manifest; left out under emulation, which has none");
     } else if (timer) {
         item(b, timer->at, NULL, "no PC timers", "hpet, pit, rtc, kvm and hyperv exist on amd64 only");
     }

@@ -12,6 +12,13 @@ static void flag(struct flags *f, const char *name, const char *value)
     strbuf_printf(&f->text, ",%s=%s", name, value);
 }
 
+/* Hyper-V enlightenments are KVM's: without it QEMU refuses some (vpindex) and ignores the rest. */
+static void flag_hyperv(struct flags *f, const char *name, const char *value)
+{
+    if (f->b->kvm)
+        flag(f, name, value);
+}
+
 static void flag_on(struct flags *f, const char *name, bool on)
 {
     flag(f, name, on ? "on" : "off");
@@ -101,27 +108,31 @@ static void hyperv_with_values(struct flags *f, const struct vmi_hyperv *hv)
         if (retries < 0 || retries > UINT32_MAX)
             manifest_fault(b, hv->spinlocks->at, "%lld spin lock retries (0 to %u)", (long long)retries, UINT32_MAX);
         else
-            flag(f, "hv-spinlocks", text(b, "0x%llx", (unsigned long long)retries));
+            flag_hyperv(f, "hv-spinlocks", text(b, "0x%llx", (unsigned long long)retries));
     }
     if (hv->synictimer && hv->synictimer->enabled != OPT_FALSE) {
-        flag_on(f, "hv-stimer", true);
+        flag_hyperv(f, "hv-stimer", "on");
         if (vmi_feature_on(hv->synictimer->direct))
-            flag_on(f, "hv-stimer-direct", true);
+            flag_hyperv(f, "hv-stimer-direct", "on");
     }
     if (hv->tlbflush && hv->tlbflush->enabled != OPT_FALSE) {
-        flag_on(f, "hv-tlbflush", true);
+        flag_hyperv(f, "hv-tlbflush", "on");
         if (vmi_feature_on(hv->tlbflush->direct))
-            flag_on(f, "hv-tlbflush-direct", true);
+            flag_hyperv(f, "hv-tlbflush-direct", "on");
         if (vmi_feature_on(hv->tlbflush->extended))
-            flag_on(f, "hv-tlbflush-ext", true);
+            flag_hyperv(f, "hv-tlbflush-ext", "on");
     }
     if (hv->vendorid && hv->vendorid->enabled != OPT_FALSE && hv->vendorid->vendorid) {
         const char *vendor = hv->vendorid->vendorid;
 
         if (strlen(vendor) > 12)
             manifest_fault(b, hv->vendorid->at, "Hyper-V vendor id \"%s\" is longer than 12 bytes", vendor);
+        else if (strchr(vendor, ','))
+            /* target/i386 splits -cpu at every comma: here, doubling one does not help */
+            manifest_fault(b, hv->vendorid->at, "Hyper-V vendor id \"%s\" has a comma, which QEMU cannot be told",
+                           vendor);
         else if (text_is_clean(b, hv->vendorid->at, "the Hyper-V vendor id", vendor))
-            flag(f, "hv-vendor-id", comma(b, vendor));
+            flag_hyperv(f, "hv-vendor-id", vendor);
     }
 }
 
@@ -132,9 +143,9 @@ static void cpu_hyperv(struct flags *f)
     const struct vmi_hyperv *hv = features->hyperv;
 
     if (features->hyperv_passthrough && features->hyperv_passthrough->enabled != OPT_FALSE) {
-        flag_on(f, "hv-passthrough", true);
+        flag_hyperv(f, "hv-passthrough", "on");
         item(b, features->hyperv_passthrough->at, NULL, "all Hyper-V enlightenments that the host's KVM has",
-             b->kvm ? "hypervPassthrough in the manifest" : "hypervPassthrough; without effect under emulation");
+             b->kvm ? "hypervPassthrough in the manifest" : "hypervPassthrough; left out under emulation");
     }
     if (!hv)
         return;
@@ -142,11 +153,11 @@ static void cpu_hyperv(struct flags *f)
         const void *field = (const char *)hv + enlightenments[i].offset;
 
         if (vmi_feature_on(*(const struct vmi_feature *const *)field))
-            flag_on(f, enlightenments[i].flag, true);
+            flag_hyperv(f, enlightenments[i].flag, "on");
     }
     hyperv_with_values(f, hv);
     item(b, hv->at, NULL, "Hyper-V enlightenments",
-         b->kvm ? "in the manifest" : "in the manifest; without effect under emulation");
+         b->kvm ? "in the manifest" : "in the manifest; left out under emulation, which has none");
 }
 
 static void cpu_kvm_features(struct flags *f)
@@ -170,7 +181,7 @@ static void cpu_kvm_features(struct flags *f)
     if (timer && timer->kvm && timer->kvm->present != OPT_UNSET)
         flag_on(f, "kvmclock", timer->kvm->present == OPT_TRUE);
     if (timer && timer->hyperv && timer->hyperv->present != OPT_FALSE)
-        flag_on(f, "hv-time", true);
+        flag_hyperv(f, "hv-time", "on");
     if (b->domain->cpu.realtime) {
         flag_on(f, "pmu", false);
         item(b, b->domain->cpu.realtime->at, NULL, "no performance counters",
@@ -182,7 +193,7 @@ static void cpu_panic(struct flags *f)
 {
     for (size_t i = 0; i < f->b->devices->panic_devices.count; i++)
         if (f->b->devices->panic_devices.items[i].model == VMI_PANIC_HYPERV)
-            flag_on(f, "hv-crash", true);
+            flag_hyperv(f, "hv-crash", "on");
 }
 
 /* ---- topology -------------------------------------------------------------------------------------------------- */

@@ -8,8 +8,7 @@
 /* Beside the six that the ICH9 of q35 has, each further AHCI controller brings as many. */
 #define SATA_UNITS 6U
 /* virtio-scsi and its like: units of one controller (libvirt's limit too). */
-#define SCSI_UNITS       16383U
-#define PR_HELPER_SOCKET "/var/run/kubevirt/daemons/pr/pr-helper.sock"
+#define SCSI_UNITS 16383U
 
 static const char *const bus_names[] = {
     [VMI_BUS_UNSET] = "",    [VMI_BUS_VIRTIO] = "virtio", [VMI_BUS_SATA] = "sata",
@@ -203,16 +202,14 @@ static void image_nodes(struct disk *d)
 {
     const struct machine_volume *v = d->volume;
     const char *file = node_name(d->b, "file-", d->spec->name, d->index), *backing = NULL;
-    json_t *node, *protocol;
+    json_t *node;
 
     if (!format_known(d, v->format ? v->format : "raw"))
         return;
     d->node = node_name(d->b, "disk-", d->spec->name, d->index);
     if (v->backing_path)
         backing = backing_nodes(d);
-    protocol = file_node(d, file, v->path, v->is_block_device, d->read_only);
-    if (d->lun && d->spec->target->reservation == OPT_TRUE)
-        set_string(d->b, protocol, "pr-manager", "pr-helper0");
+    file_node(d, file, v->path, v->is_block_device, d->read_only);
     node = format_node(d, d->node, v->format ? v->format : "raw", file, d->read_only);
     if (backing)
         set_string(d->b, node, "backing", backing);
@@ -598,25 +595,11 @@ static void disk_add(struct build *b, struct pool *pool, size_t index, const cha
     describe_disk(&d, target);
 }
 
-static void reservations(struct build *b)
-{
-    for (size_t i = 0; i < b->devices->disks.count; i++) {
-        const struct vmi_disk *disk = &b->devices->disks.items[i];
-
-        if (disk->device != VMI_DISK_DEVICE_LUN || !disk->target || disk->target->reservation != OPT_TRUE)
-            continue;
-        set_string(b, object_new(b, "pr-manager-helper", "pr-helper0"), "path", PR_HELPER_SOCKET);
-        item(b, disk->at, "pr-helper0", "helper for SCSI persistent reservations", "reservation in the manifest");
-        return;
-    }
-}
-
 void build_disks(struct build *b)
 {
     struct pool pool = io_threads(b);
     unsigned virtio = 0, others = 0;
 
-    reservations(b);
     for (size_t i = 0; i < b->devices->disks.count; i++) {
         bool is_virtio = disk_bus(b, &b->devices->disks.items[i]) == VMI_BUS_VIRTIO;
 

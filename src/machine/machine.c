@@ -29,6 +29,14 @@ static void build_process(struct build *b)
          "the launcher lets it run when everything is connected; a guest that breaks out of QEMU can start no program");
 }
 
+/* False if the manifest is for another architecture than the emulator. */
+static bool arch_fits(const struct build *b)
+{
+    const char *arch = b->vmi->spec.architecture;
+
+    return !arch || streq(arch, b->x86 ? "amd64" : "arm64");
+}
+
 static const char *type_default(const struct build *b)
 {
     return b->x86 ? "q35" : "virt";
@@ -39,14 +47,18 @@ static void build_type(struct build *b)
     const struct vmi_machine_type *machine = &b->domain->machine;
     const char *type = machine->type && *machine->type ? machine->type : type_default(b), *near;
     char *const *known = b->facts->caps->machines;
-    bool usable = b->x86 ? startswith(type, "q35") || startswith(type, "pc-q35") : startswith(type, "virt") != NULL;
+    bool fits = b->x86 ? startswith(type, "q35") || startswith(type, "pc-q35") : startswith(type, "virt") != NULL;
 
-    if (!text_is_plain(type, "-._")) {
+    if (!arch_fits(b)) {
+        host_fault(b, b->vmi->spec.at, "architecture %s cannot run in an emulator of %s (a QEMU for it is needed)",
+                   b->vmi->spec.architecture, b->machine->arch);
+        type = type_default(b);
+    } else if (!text_is_plain(type, "-._")) {
         manifest_fault(b, machine->at, "machine type \"%s\" is no name (letters, digits, '-', '.', '_')", type);
         type = type_default(b);
-    } else if (!usable) {
-        manifest_fault(b, machine->at, "machine type \"%s\" is not for this architecture (%s)", type,
-                       b->x86 ? "q35, pc-q35-*" : "virt, virt-*");
+    } else if (!fits) {
+        manifest_fault(b, machine->at, "machine type \"%s\" is not served here (%s)", type,
+                       b->x86 ? "q35, pc-q35-*: machines with PCI Express" : "virt, virt-*");
         type = type_default(b);
     } else if (known && !streq(type, type_default(b))) {
         bool found = false;

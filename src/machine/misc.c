@@ -195,7 +195,7 @@ static const char *virtiofs_directory(const struct build *b, const struct vmi_fi
 static const char *virtiofs_helper(struct build *b, const struct vmi_filesystem *fs, size_t index)
 {
     const char *socket = private_path(b, text(b, "virtiofs%zu.sock", index)), *directory = virtiofs_directory(b, fs);
-    const char *program = b->facts->virtiofsd ? b->facts->virtiofsd : "virtiofsd";
+    const char *program = text(b, "%s", b->facts->virtiofsd ? b->facts->virtiofsd : "virtiofsd");
     bool old = endswith(program, "/qemu/virtiofsd");
 
     if (!directory) {

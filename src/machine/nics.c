@@ -49,7 +49,7 @@ static const char *queue_fds(struct build *b, enum machine_fd_kind kind, const c
 
 static void netdev_tap(struct build *b, const struct machine_nic *nic, json_t *netdev)
 {
-    const char *fds = queue_fds(b, MACHINE_FD_TAP, nic->tap, nic->queues);
+    const char *fds = queue_fds(b, MACHINE_FD_TAP, text(b, "%s", nic->tap), nic->queues);
 
     set_string(b, netdev, nic->queues > 1 ? "fds" : "fd", fds);
     if (!nic->vhost)

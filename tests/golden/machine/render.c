@@ -120,12 +120,13 @@ static void make_volumes(struct scene *s, const struct vmi *vmi)
                                      .logical_block = hint_number(hint, "logicalBlock", 512),
                                      .physical_block = hint_number(hint, "physicalBlock", 4096)};
         volume_paths(s, volume, v);
+        v->format = hint_string(hint, "format", v->format);
+        if (hint_string(hint, "path", NULL))
+            v->path = arena_printf(s->arena, "%s%s", s->root, hint_string(hint, "path", ""));
         if (v->is_block_device)
             v->path = arena_printf(s->arena, "/dev/%s", volume->name);
         else
             add_file(s, v);
-        v->path = hint_string(hint, "path", v->path);
-        v->format = hint_string(hint, "format", v->format);
         s->facts.n_volumes++;
     }
     s->facts.volumes = s->volumes;
@@ -325,10 +326,8 @@ static int render(const char *path, struct scene *s, const char *arch)
     struct vmi_load_options options = {.default_uuid_seed = "golden", .default_arch = arch};
     struct faults faults = {0};
     _cleanup_error_ struct error *error = NULL;
-    _cleanup_(vmi_freep)
-    struct vmi *vmi = NULL;
-    _cleanup_(machine_freep)
-    struct machine *machine = NULL;
+    _cleanup_(vmi_freep) struct vmi *vmi = NULL;
+    _cleanup_(machine_freep) struct machine *machine = NULL;
     json_t *out;
     int r = vmi_load_file(path, &options, &vmi, &faults, &error);
 
@@ -359,8 +358,7 @@ int main(int argc, char **argv)
         {"accel", required_argument, NULL, 'c'},  {"root", required_argument, NULL, 'r'},
         {"binary", required_argument, NULL, 'b'}, {NULL, 0, NULL, 0},
     };
-    _cleanup_(arena_freep)
-    struct arena *arena = arena_new();
+    _cleanup_(arena_freep) struct arena *arena = arena_new();
     struct scene scene = {.root = "",
                           .arena = arena,
                           .files = json_object(),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From manifests to command lines: compared with golden files, checked against QEMU's schemas, and started.
 
-Cases are the manifests of this folder and of ../manifests. NAME.args has the command line (one argument a line) on
+Cases are the manifests of this folder, and those of ../manifests that are named seed-*, vm-* and vmi-*. NAME.args has the command line (one argument a line) on
 x86_64 under TCG with QEMU 7.2; NAME.err the faults where the manifest is refused; NAME.VARIANT.args what comes out
 elsewhere: for another QEMU where it differs, and for `kvm` and `aarch64` where the manifest's head says
 "# variants: kvm aarch64". `pytest tests/golden/machine --regenerate` rewrites them all; read the diff.
@@ -22,7 +22,9 @@ from schema import Schema, parse_keyval
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parents[2]
 RENDER = os.environ.get("VMLET_RENDER", str(TOP / "build/tests/golden/machine/render"))
-CASES = {p.stem: p for folder in (HERE.parent / "manifests", HERE) for p in sorted(folder.glob("*.yaml"))}
+CASES = {p.stem: p for pattern in ("../manifests/seed-*", "../manifests/vm-*", "../manifests/vmi-*", "*")
+         for p in sorted(HERE.glob(pattern + ".yaml"))}
+assert len(CASES) > 100, "manifests are missing"
 VERSIONS = ("7.2", "10.0", "11.1")
 VARIANTS = {"kvm": ["--accel", "kvm"], "aarch64": ["--arch", "aarch64"]}
 JSON_OPTIONS = ("-device", "-blockdev", "-netdev", "-object", "-audiodev")
@@ -38,8 +40,8 @@ def render(name, *options):
 def golden_text(answer):
     if "argv" in answer:
         return "args", "\n".join(answer["argv"]) + "\n"
-    faults = answer["faults"].replace(str(HERE) + "/", "").replace(str(HERE.parent) + "/", "")
-    return "err", f"{answer['code']}: {answer['message']}\n{faults}"
+    text = f"{answer['code']}: {answer['message']}\n{answer['faults']}"
+    return "err", text.replace(str(HERE) + "/", "").replace(str(HERE.parent) + "/", "")
 
 
 def variants_of(name):
