@@ -2,6 +2,7 @@
 #include "vmlet/hypothesis.h"
 
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/strv.h"
@@ -42,6 +43,17 @@ static int find_caps(struct hypothesis *h, const struct hypothesis_options *o, s
 
 /* ---- volumes --------------------------------------------------------------------------------------------------- */
 
+/* A disk of kind lun needs a block device: that of a volume which is not here is taken for one. */
+static bool is_lun(const struct vmi *vmi, const char *volume)
+{
+    const struct vmi_devices *devices = &vmi->spec.domain.devices;
+
+    for (size_t i = 0; i < devices->disks.count; i++)
+        if (streq(devices->disks.items[i].name, volume) && devices->disks.items[i].device == VMI_DISK_DEVICE_LUN)
+            return true;
+    return false;
+}
+
 /* Stand-ins for volumes that the plan has refused, so that the machine's own faults are found in the same run. */
 static int pretend_volumes(struct hypothesis *h, const struct vmi *vmi)
 {
@@ -72,20 +84,24 @@ static int plan_storage(struct hypothesis *h, const struct vmi *vmi, struct faul
     to = arena_new_array(h->arena, struct machine_volume, n + 1);
     if (!to)
         return error_oom(ret_error);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        /* what is not here is taken for what the manifest wants it to be */
+        bool here = from[i].path && access(from[i].path, F_OK) == 0;
+
         to[i] = (struct machine_volume){
             .volume = from[i].volume->name,
             .path = from[i].path,
             .format = from[i].format ? from[i].format : "raw",
             .backing_path = from[i].backing_path,
             .backing_format = from[i].backing_format,
-            .is_block_device = from[i].is_block_device,
+            .is_block_device = from[i].is_block_device || (!here && is_lun(vmi, from[i].volume->name)),
             .read_only = from[i].read_only,
-            .direct_io = from[i].direct_io,
+            .direct_io = from[i].direct_io || !here,
             .preallocated = from[i].preallocated,
-            .logical_block = from[i].logical_block,
-            .physical_block = from[i].physical_block,
+            .logical_block = from[i].logical_block || here ? from[i].logical_block : 512,
+            .physical_block = from[i].physical_block || here ? from[i].physical_block : 512,
         };
+    }
     h->facts.volumes = to;
     h->facts.n_volumes = n;
     return 0;
@@ -287,6 +303,7 @@ int hypothesis_make(const struct vmi *vmi, const struct hypothesis_options *opti
         .private_dir = arena_printf(h->arena, "%s/%s", storage_pod_paths.private_dir, uid),
         .vsock_cid = vmi->spec.domain.devices.autoattach_vsock == OPT_TRUE ? 3 : 0,
         .vnc = true,
+        .now = time(NULL),
         .serial_log = vmi->spec.domain.devices.log_serial_console != OPT_FALSE,
     };
     if (!h->facts.private_dir || find_firmware(h, options) < 0 || find_host_devices(h, vmi) < 0)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vmlet as a process, and a launcher with scripted answers for it to talk to."""
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+BUILD = Path(os.environ.get("VMLET_BUILD", TOP / "build"))
+VMLET = BUILD / "src" / "vmlet" / "vmlet"
+LAUNCHER = BUILD / "tests" / "cli" / "scripted-launcher"
+
+DOMAIN = {
+    "domain": {
+        "kind": "Domain",
+        "ObjectMeta": {"name": "testvm", "namespace": "default", "uid": "u1"},
+        "Spec": {
+            "Name": "default_testvm",
+            "UUID": "11111111-2222-3333-4444-555555555555",
+            "Devices": {
+                "Disks": [{"Device": "disk", "Alias": {"Name": "root"}, "Target": {"Bus": "virtio", "Device": "vda"}}],
+                "Interfaces": [{"Alias": {"Name": "default"}, "MAC": {"MAC": "02:00:00:00:00:01"}}],
+            },
+        },
+        "Status": {
+            "Status": "Paused",
+            "Reason": "IOError",
+            "Interfaces": [{"InterfaceName": "eth0", "Mac": "02:00:00:00:00:01", "IPs": ["10.0.2.2", "fe80::1"]}],
+        },
+    },
+    "vmlet": {
+        "accel": "tcg",
+        "accelReason": "KVM here \u001b[31memulates",
+        "pid": 4711,
+        "qemuVersion": "7.2.22",
+        "agentConnected": True,
+        "agentVersion": "7.2",
+        "since": "2026-01-01T00:00:00Z",
+        "pauseVolume": "root",
+        "sockets": {},
+        "stopping": {"phase": "asked", "why": "ctrl-C", "asked": "2026-01-01T00:00:01Z", "presses": 1},
+    },
+}
+
+
+def environment(**changes):
+    env = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "XDG_RUNTIME_DIR", "VMLET_LOG_LEVEL")}
+    env.update(TERM="xterm-256color", **changes)
+    return env
+
+
+@pytest.fixture
+def vmlet(tmp_path):
+    """Runs `vmlet ARGS…`, without a terminal, and returns the completed process."""
+
+    def run(*args, stdin=subprocess.DEVNULL, env=None, **more):
+        return subprocess.run(
+            [str(VMLET), *map(str, args)],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+            env=env or environment(XDG_RUNTIME_DIR=str(tmp_path / "runtime")),
+            **more,
+        )
+
+    return run
+
+
+class Launcher:
+    def __init__(self, folder, script):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        script.setdefault("answers", {})
+        domain = script["answers"].setdefault("GetDomain", json.loads(json.dumps(DOMAIN)))
+        if "fail" not in domain:
+            domain["vmlet"]["sockets"].setdefault("console", str(folder / "virt-serial0"))
+        (folder / "script.json").write_text(json.dumps(script))
+        self.process = subprocess.Popen([LAUNCHER, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout.readline() == "ready\n"
+        self.socket = folder / "launcher-sock"
+
+    def calls(self, method=None):
+        lines = (self.folder / "calls").read_text().splitlines()
+        calls = [json.loads(line) for line in lines]
+        return [c["params"] for c in calls if method in (None, c["method"])]
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.stdin.close()
+        code = self.process.wait(timeout=20)
+        self.process.stdout.close()
+        if not self.process.stdin.closed:
+            self.process.stdin.close()
+        return code
+
+
+@pytest.fixture
+def launch(tmp_path):
+    started = []
+
+    def start(script=None, name="vm"):
+        launcher = Launcher(tmp_path / name, script or {})
+        started.append(launcher)
+        return launcher
+
+    yield start
+    for launcher in started:
+        assert launcher.end() == 0

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vmlet explain on every manifest of the golden tests, on bad input, and without anything of the host."""
+import json
+import re
+
+import pytest
+from conftest import TOP, environment
+
+MANIFESTS = sorted((TOP / "tests" / "golden" / "manifests").glob("*.yaml"))
+FAULT = re.compile(r"^[^:\n]+:\d+:\d+: \S*: .+$")
+
+SMALL = """apiVersion: kubevirt.io/v1
+kind: VirtualMachineInstance
+metadata: {name: small}
+spec:
+  domain:
+    cpu: {cores: 2}
+    memory: {guest: 256Mi}
+    firmware: {uuid: 5d307ca9-b3ef-428c-8861-06e72d69f223}
+    devices:
+      interfaces: [{name: default, masquerade: {}}]
+  networks: [{name: default, pod: {}}]
+"""
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+def names_of(path):
+    """A file with several machines wants --name: the message lists them."""
+    return re.findall(r"^  name: (\S+)", path.read_text(), re.M)
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("accel", ["kvm", "tcg"])
+def test_golden_manifests(vmlet, path, accel):
+    text = path.read_text()
+    result = vmlet("explain", path, "--format", "json", "--accel", accel, "--qemu-version", "10.0")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert set(document) == {"machine", "argv", "network", "storage", "overhead", "notes"}
+    assert document["machine"]["accel"] == accel
+    assert document["argv"][0].startswith("qemu-system-")
+    assert document["overhead"]["estimate"] is True
+    assert document["overhead"]["totalBytes"] == sum(i["bytes"] for i in document["overhead"]["items"])
+    for name in re.findall(r"persistentVolumeClaim:|containerDisk:|cloudInitNoCloud:|hostDisk:", text):
+        assert document["storage"], name
+    argv = vmlet("explain", path, "--format", "argv", "--accel", accel, "--qemu-version", "10.0").stdout
+    assert argv.splitlines()[0] == document["argv"][0]
+    summary = vmlet("explain", path, "--accel", accel, "--qemu-version", "10.0")
+    assert summary.returncode == 0
+    for device in document["machine"]["devices"]:
+        assert device["what"] in summary.stdout
+    assert "\x1b" not in summary.stdout + summary.stderr
+
+
+def test_summary(vmlet, small):
+    out = vmlet("explain", small, "--accel", "tcg", "--qemu-version", "10.0.2").stdout
+    assert out.startswith("default/small (VirtualMachineInstance)\n  qemu-system-x86_64 10.0.2, accelerator tcg")
+    headings = re.findall(r"^(\w[^\n(]*)", out, re.M)[1:]
+    assert [h.strip() for h in headings][:4] == ["Machine", "CPU", "Memory", "Disks"]
+    assert "2 vCPUs: 1 socket, 2 cores, 1 thread" in out
+    network = out.split("\nNetwork\n")[1].split("\n\n")[0]
+    assert "interface default" in network and "tap0" in network
+
+
+def test_standard_input(vmlet, small):
+    with small.open() as file:
+        result = vmlet("explain", "-", "--accel", "tcg", stdin=file)
+    assert result.returncode == 0
+    assert "default/small" in result.stdout
+
+
+def test_without_qemu(vmlet, small, tmp_path):
+    (tmp_path / "empty").mkdir()
+    env = environment(PATH=str(tmp_path / "empty"), XDG_CACHE_HOME=str(tmp_path / "cache"))
+    result = vmlet("explain", small, "--accel", "tcg", "--format", "json", env=env)
+    if result.returncode == 0 and "no QEMU" not in result.stderr:
+        pytest.skip("a QEMU is found outside of PATH")
+    assert result.returncode == 0, result.stderr
+    assert "version 10.0 is assumed" in result.stderr
+    assert any("10.0 is assumed" in note for note in json.loads(result.stdout)["notes"])
+
+
+def test_arm64(vmlet, small):
+    result = vmlet("explain", small, "--arch", "arm64", "--accel", "tcg", "--qemu-version", "10.0", "--format", "json")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["argv"][0] == "qemu-system-aarch64"
+    assert any(i["what"] == "arm64 firmware" for i in document["overhead"]["items"])
+
+
+def test_all_faults_in_one_run(vmlet, tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(SMALL.replace("cores: 2", "cores: -2, coers: 1").replace("256Mi", "lots"))
+    result = vmlet("explain", path)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) >= 3
+    for line in lines:
+        assert FAULT.match(line), line
+        assert line.startswith(str(path))
+    assert any("coers" in line and "cores" in line for line in lines)
+    assert any("spec.domain.memory.guest" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"apiVersion: kubevirt.io/v1\nkind: Virtual",
+        b"\xff\xfe\x00",
+        b"{\"apiVersion\": \"kubevirt.io/v1\"",
+        b"kind: Deployment\napiVersion: apps/v1\nmetadata: {name: x}\n",
+        b"a: &a [x,x,x,x,x,x,x,x]\n" + b"".join(b"b%d: &b%d [*%s,*%s,*%s,*%s,*%s,*%s]\n" % ((i, i) + ((b"a",) if i == 0 else (b"b%d" % (i - 1),)) * 6) for i in range(12)),
+        b"[" * 5000,
+        b"x" * 10_000_000,
+    ],
+    ids=["empty", "cut", "not-utf8", "cut-json", "no-vm", "laughs", "deep", "10MB"],
+)
+def test_bad_files(vmlet, tmp_path, content):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    result = vmlet("explain", path)
+    assert result.returncode in (1, 2)
+    assert result.stdout == ""
+    assert str(path) in result.stderr
+    assert len(result.stderr) < 20000
+
+
+def test_no_such_file(vmlet):
+    result = vmlet("explain", "/nowhere/vm.yaml")
+    assert result.returncode != 0
+    assert "/nowhere/vm.yaml" in result.stderr and "No such file" in result.stderr
+
+
+def test_full_disk(small):
+    import subprocess
+
+    from conftest import VMLET
+
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        result = subprocess.run(
+            [VMLET, "explain", small, "--accel", "tcg"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert result.returncode == 1
+    assert "cannot write the output: No space left on device" in result.stderr
