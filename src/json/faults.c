@@ -6,17 +6,30 @@
 
 #include "base/limits.h"
 #include "base/strbuf.h"
+#include "base/utf8.h"
 #include "json/node.h"
 #include "json/private.h"
 
-/* One line per fault, whatever stands in the input: control characters are shown as escapes. */
+/* Longest path or message: both can hold texts of the input. */
+#define MAX_SHOWN 1000
+
+/*
+ * One line per fault, whatever stands in the input: control characters are shown as escapes, and half a UTF-8 sequence,
+ * left by a quotation that was cut, is dropped.
+ */
 static char *one_line(const char *text)
 {
     _cleanup_(strbuf_done) struct strbuf b = {0};
+    size_t left = strlen(text);
 
-    for (const char *p = text; *p; p++) {
-        unsigned char c = (unsigned char)*p;
+    while (left > 0) {
+        unsigned char c = (unsigned char)*text;
+        size_t n = utf8_sequence_length(text, left);
 
+        if (b.length >= MAX_SHOWN) {
+            strbuf_add_string(&b, "…");
+            break;
+        }
         if (c == '\n')
             strbuf_add_string(&b, "\\n");
         else if (c == '\r')
@@ -26,7 +39,9 @@ static char *one_line(const char *text)
         else if (c < 0x20 || c == 0x7f)
             strbuf_printf(&b, "\\x%02x", c);
         else
-            strbuf_add(&b, p, 1);
+            strbuf_add(&b, text, n);
+        text += MAX(n, (size_t)1);
+        left -= MAX(n, (size_t)1);
     }
     return b.length == 0 && !b.failed ? strdup("") : strbuf_steal(&b);
 }

@@ -30,6 +30,10 @@ static const struct {
 static const char *const versions[] = {"kubevirt.io/v1", "kubevirt.io/v1alpha3", "kubevirt.io/v1alpha2"};
 #define OLD_VERSION "kubevirt.io/v1alpha2"
 
+/* The group's other kinds: they may stand in the same file, and are no misspelt ones. */
+static const char *const other_kinds[] = {"VirtualMachineInstanceMigration", "VirtualMachineInstanceMigrationList",
+                                          "KubeVirt", "KubeVirtList"};
+
 /* Objects of the file that matter here. */
 struct objects {
     struct arena *arena;
@@ -177,6 +181,9 @@ static int collect(struct objects *o, struct node *object, unsigned depth)
             return check_version(o, object) ? add_object(o, object, (enum kind)i) : 0;
         }
     near = version && startswith(version, "kubevirt.io/") ? nearest_kind(kind) : -1;
+    for (size_t i = 0; i < ELEMENTSOF(other_kinds); i++)
+        if (streq(kind, other_kinds[i]))
+            near = -1;
     if (near >= 0)
         faults_add_member(o->faults, object, "kind", "\"%.48s\" is not known: did you mean %s?", kind,
                           kinds[near].name);

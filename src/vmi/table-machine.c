@@ -59,6 +59,8 @@ DEFINE_TABLE(table_memory, "Memory", struct vmi_memory,
              FIELD_POINTER(struct vmi_memory, reserved_overhead, vmi_reserved_overhead, "reservedOverhead",
                            &table_reserved_overhead, .doc = "overhead of the pod"));
 
+#define MAX_RESOURCES 256
+
 /* ResourceList: a map with any resource as key. */
 static void decode_resource_list(struct decoder *d, const struct field *field, const struct node *node, void *target)
 {
@@ -68,6 +70,10 @@ static void decode_resource_list(struct decoder *d, const struct field *field, c
 
     if (!decode_is_object(d, node))
         return;
+    if (node->count > MAX_RESOURCES) {
+        faults_add(d->faults, node, "has %zu resources (at most %d)", node->count, MAX_RESOURCES);
+        return;
+    }
     if (node->count > 0)
         others = arena_new_array(d->arena, struct vmi_resource, node->count);
     if (node->count > 0 && !others) {

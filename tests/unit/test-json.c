@@ -340,6 +340,18 @@ static void test_faults(void **state)
     assert_int_equal(faults.count, LIMIT_MANIFEST_FAULTS);
     assert_int_equal(faults.dropped, LIMIT_MANIFEST_FAULTS + 3);
     faults_done(&faults);
+    {
+        char *large = malloc(100001);
+
+        assert_non_null(large);
+        memset(large, 'x', 100000);
+        large[100000] = '\0';
+        faults_add_at(&faults, 1, 1, large, "%.2s %s", "a\xc3\xa4", large);
+        assert_true(strlen(faults.items[0].path) < 1010 && strlen(faults.items[0].message) < 1010);
+        assert_memory_equal(faults.items[0].message, "a xx", 4);
+        faults_done(&faults);
+        free(large);
+    }
 }
 
 int main(void)
