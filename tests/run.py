@@ -154,7 +154,9 @@ def run_pytest(name, verbose):
     LOGS.mkdir(parents=True, exist_ok=True)
     log, report = LOGS / f"{name}.log", LOGS / f"{name}.xml"
     report.unlink(missing_ok=True)
-    argv = [PYTHON, "-m", "pytest", f"tests/{name}", "-ra", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    # The folders that hold tests, not their parent: pytest takes options from the conftest.py of what it is given.
+    folders = sorted({str(p.parent.relative_to(TOP)) for p in (TOP / "tests" / name).glob("**/test_*.py")})
+    argv = [PYTHON, "-m", "pytest", *folders, "-ra", "-p", "no:cacheprovider", f"--junitxml={report}"]
     argv += [f"--timeout={chosen['timeout']}"]
     if not chosen["serial"]:
         argv += ["-n", str(min(2, os.cpu_count() or 1)), "--dist", "loadfile"]
