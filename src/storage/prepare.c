@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The making. What needs libarchive, qemu-img or the parsing of a foreign image happens in one short-lived child for
+ * each volume, all at once: the start takes as long as the slowest, and no memory stays with the process that serves
+ * the VM.
+ */
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/event.h"
+#include "base/fd.h"
+#include "base/limits.h"
+#include "base/strbuf.h"
+#include "storage/private.h"
+
+/* What a child tells by its pipe: this, as it is in memory. */
+struct result {
+    int r;
+    struct image image;   /* the volume's own; an overlay's: as measured, with the size of the backing image */
+    struct image backing; /* STORAGE_OVERLAY */
+    bool made;
+    enum error_code code;
+    char message[1500], remedy[300];
+};
+
+struct job {
+    pid_t pid;
+    int fd;
+    size_t received;
+    struct result result;
+};
+
+/* ---- one volume ------------------------------------------------------------------------------------------------ */
+
+static int make_parent(const char *path, struct error **ret_error)
+{
+    const char *slash = strrchr(path, '/');
+    _cleanup_free_ char *parent = strndup(path, (size_t)(slash - path));
+
+    return parent ? mkdir_parents(parent, 0755, ret_error) : error_oom(ret_error);
+}
+
+static int make_iso(const struct storage *s, size_t i, struct error **ret_error)
+{
+    _cleanup_(iso_files_done)
+    struct iso_files files = {0};
+    const struct volume_plan *plan = &s->plans[i];
+    int r;
+
+    if (plan->content == CONTENT_TREE) {
+        bool absent = plan->optional && access(plan->source_dir, F_OK) < 0 && errno == ENOENT;
+
+        r = absent ? 0 : files_collect(plan->source_dir, &files, ret_error);
+    } else {
+        r = cloud_init_collect(s, i, &files, ret_error);
+    }
+    if (r < 0)
+        return r;
+    return iso_write(s->volumes[i].path, plan->label, &files, s->options.owner_uid, ret_error);
+}
+
+static int make_overlay(const struct storage *s, size_t i, struct result *result, struct error **ret_error)
+{
+    const struct storage_volume *v = &s->volumes[i];
+    const struct volume_plan *plan = &s->plans[i];
+    int r;
+
+    r = image_examine(&plan->source, s->options.qemu_img, v->volume->name, &result->backing, ret_error);
+    if (r < 0)
+        return r;
+    return create_qcow2(s->options.qemu_img, v->path, result->backing.size,
+                        result->backing.from_block_path ? plan->source.block_path : v->backing_path,
+                        image_format_name(&result->backing), s->options.owner_uid, ret_error);
+}
+
+static int make(const struct storage *s, size_t i, struct result *result, struct error **ret_error)
+{
+    const struct storage_volume *v = &s->volumes[i];
+    uint64_t size = v->size;
+    bool created = true;
+    int r;
+
+    if (v->action != STORAGE_USE && v->action != STORAGE_SPARSE) {
+        r = make_parent(v->path, ret_error);
+        if (r < 0)
+            return r;
+    }
+    switch (v->action) {
+    case STORAGE_USE:
+        return image_examine(&s->plans[i].source, s->options.qemu_img, v->volume->name, &result->image, ret_error);
+    case STORAGE_SPARSE:
+        r = create_sparse(v->path, v->size, s->options.owner_uid, &size, &created, ret_error);
+        if (r < 0)
+            return r;
+        result->made = created;
+        return image_examine(&s->plans[i].source, s->options.qemu_img, v->volume->name, &result->image, ret_error);
+    case STORAGE_OVERLAY:
+        r = make_overlay(s, i, result, ret_error);
+        size = result->backing.size;
+        break;
+    case STORAGE_EMPTY:
+        r = create_qcow2(s->options.qemu_img, v->path, v->size, NULL, NULL, s->options.owner_uid, ret_error);
+        break;
+    case STORAGE_ISO:
+        r = make_iso(s, i, ret_error);
+        break;
+    case STORAGE_METRICS:
+        r = create_metrics(v->path, s->options.owner_uid, ret_error);
+        break;
+    }
+    if (r < 0)
+        return r;
+    result->made = true;
+    r = image_measure(v->path, &result->image, ret_error);
+    if (v->action == STORAGE_OVERLAY || v->action == STORAGE_EMPTY) {
+        result->image.format = IMAGE_FORMAT_QCOW2;
+        result->image.size = size;
+        result->image.preallocated = false; /* what the file holds now says nothing about the guest's size */
+    }
+    return r;
+}
+
+static void make_to_result(const struct storage *s, size_t i, struct result *result)
+{
+    _cleanup_error_ struct error *error = NULL;
+
+    *result = (struct result){0};
+    result->r = make(s, i, result, &error);
+    if (result->r == 0)
+        return;
+    result->code = error ? error_get_code(error) : ERROR_INTERNAL;
+    /* image faults name the volume themselves */
+    if (startswith(error_message(error), "volume "))
+        snprintf(result->message, sizeof(result->message), "%s", error_message(error));
+    else
+        snprintf(result->message, sizeof(result->message), "volume %.256s: %s", s->volumes[i].volume->name,
+                 error_message(error));
+    if (error_remedy(error))
+        snprintf(result->remedy, sizeof(result->remedy), "%s", error_remedy(error));
+}
+
+/* ---- all of them ----------------------------------------------------------------------------------------------- */
+
+/* A raw image that only has to be looked at, and plain files, cost microseconds: no child. */
+static bool needs_child(const struct storage *s, size_t i)
+{
+    switch (s->volumes[i].action) {
+    case STORAGE_USE:
+        return s->plans[i].source.rule != IMAGE_RAW;
+    case STORAGE_SPARSE:
+    case STORAGE_METRICS:
+        return false;
+    case STORAGE_OVERLAY:
+    case STORAGE_EMPTY:
+    case STORAGE_ISO:
+        break;
+    }
+    return true;
+}
+
+static int start_job(const struct storage *s, size_t i, struct job *job, struct error **ret_error)
+{
+    pid_t parent = getpid();
+    int pipe_fds[2];
+
+    if (pipe2(pipe_fds, O_CLOEXEC) < 0)
+        return error_errno(ret_error, errno, "cannot make a pipe");
+    job->pid = fork();
+    if (job->pid < 0) {
+        int err = errno;
+
+        job->pid = 0;
+        close(pipe_fds[0]);
+        close(pipe_fds[1]);
+        return error_errno(ret_error, err, "cannot start a process");
+    }
+    if (job->pid == 0) {
+        struct result result;
+
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
+            _exit(1);
+        make_to_result(s, i, &result);
+        (void)fd_write_all(pipe_fds[1], &result, sizeof(result));
+        _exit(0);
+    }
+    close(pipe_fds[1]);
+    job->fd = pipe_fds[0];
+    return 0;
+}
+
+static void end_job(struct job *job, const char *why)
+{
+    if (job->received < sizeof(job->result)) {
+        job->result = (struct result){.r = -EIO, .code = ERROR_STORAGE};
+        snprintf(job->result.message, sizeof(job->result.message), "%s", why);
+    }
+    job->fd = fd_close(job->fd);
+    kill(job->pid, SIGKILL); /* it has said all it has to say */
+    while (waitpid(job->pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    job->pid = 0;
+}
+
+static void wait_for_jobs(struct job *jobs, size_t count)
+{
+    uint64_t deadline = now_usec() + 2 * TIMEOUT_IMAGE_USEC; /* examine, then create */
+
+    for (size_t i = 0; i < count; i++)
+        while (jobs[i].pid > 0) {
+            struct pollfd fd = {jobs[i].fd, POLLIN, 0};
+            uint64_t now = now_usec();
+            int r = poll(&fd, 1, now >= deadline ? 0 : (int)((deadline - now) / USEC_PER_MSEC + 1));
+            ssize_t n;
+
+            if (r < 0 && errno == EINTR)
+                continue;
+            if (r <= 0) {
+                end_job(&jobs[i], "the volume was not ready in time");
+                continue;
+            }
+            n = read(jobs[i].fd, (char *)&jobs[i].result + jobs[i].received, sizeof(jobs[i].result) - jobs[i].received);
+            if (n < 0 && errno == EINTR)
+                continue;
+            if (n > 0)
+                jobs[i].received += (size_t)n;
+            if (n <= 0 || jobs[i].received == sizeof(jobs[i].result))
+                end_job(&jobs[i], "the process that prepared the volume ended before it was done");
+        }
+}
+
+static int take_result(struct storage *s, size_t i, const struct result *result)
+{
+    struct storage_volume *v = &s->volumes[i];
+    const struct volume_plan *plan = &s->plans[i];
+
+    v->format = arena_strdup(s->arena, image_format_name(&result->image));
+    v->size = result->image.size;
+    v->is_block_device = result->image.is_block_device;
+    v->direct_io = result->image.direct_io;
+    v->preallocated = result->image.preallocated;
+    v->logical_block = result->image.logical_block;
+    v->physical_block = result->image.physical_block;
+    if (result->image.from_block_path)
+        v->path = arena_strdup(s->arena, plan->source.block_path);
+    if (v->action == STORAGE_OVERLAY) {
+        v->backing_format = arena_strdup(s->arena, image_format_name(&result->backing));
+        v->direct_io = v->direct_io && result->backing.direct_io;
+        if (result->backing.from_block_path)
+            v->backing_path = arena_strdup(s->arena, plan->source.block_path);
+        if (!v->backing_format || !v->backing_path)
+            return -ENOMEM;
+    }
+    return v->format && v->path ? 0 : -ENOMEM;
+}
+
+/* All that failed, in one error: its code and remedy are those of the first. */
+static int report(const struct job *jobs, size_t count, struct error **ret_error)
+{
+    _cleanup_(strbuf_done)
+    struct strbuf text = {0};
+    const struct result *first = NULL;
+
+    for (size_t i = 0; i < count; i++)
+        if (jobs[i].result.r < 0) {
+            strbuf_printf(&text, "%s%s", first ? "; " : "", jobs[i].result.message);
+            if (!first)
+                first = &jobs[i].result;
+        }
+    if (!first)
+        return 0;
+    error_set(ret_error, first->code, first->r, "%s", strbuf_text(&text));
+    if (ret_error && first->remedy[0])
+        error_set_remedy(*ret_error, "%s", first->remedy);
+    return first->r;
+}
+
+static void remove_made(struct storage *s, bool all)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        struct volume_plan *plan = &s->plans[i];
+        _cleanup_free_ char *staging = NULL;
+
+        if (s->volumes[i].action == STORAGE_USE || !s->volumes[i].path)
+            continue;
+        staging = staging_path(s->volumes[i].path);
+        if (staging)
+            unlink(staging);
+        if (plan->made && (all || !plan->keep)) {
+            unlink(s->volumes[i].path);
+            plan->made = false;
+        }
+    }
+}
+
+int storage_prepare(struct storage *storage, struct error **ret_error)
+{
+    _cleanup_free_ struct job *jobs = calloc(storage->count + 1, sizeof(*jobs));
+    int r = 0;
+
+    if (!jobs)
+        return error_oom(ret_error);
+    for (size_t i = 0; i < storage->count && r == 0; i++)
+        if (needs_child(storage, i))
+            r = start_job(storage, i, &jobs[i], ret_error);
+    for (size_t i = 0; i < storage->count && r == 0; i++)
+        if (!needs_child(storage, i))
+            make_to_result(storage, i, &jobs[i].result);
+    wait_for_jobs(jobs, storage->count);
+    for (size_t i = 0; i < storage->count; i++) {
+        /* one that was killed may have got as far as the rename; what is there otherwise is not ours to remove */
+        storage->plans[i].made = jobs[i].result.made || (jobs[i].result.r < 0 && needs_child(storage, i) &&
+                                                         storage->volumes[i].action != STORAGE_USE);
+        if (r == 0 && jobs[i].result.r == 0 && take_result(storage, i, &jobs[i].result) < 0)
+            r = error_oom(ret_error);
+    }
+    if (r == 0)
+        r = report(jobs, storage->count, ret_error);
+    if (r < 0)
+        remove_made(storage, true);
+    return r;
+}
+
+void storage_remove(struct storage *storage)
+{
+    remove_made(storage, false);
+}

@@ -1,0 +1,821 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <fcntl.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include <jansson.h>
+
+#include "base/child.h"
+#include "base/event.h"
+#include "base/fd.h"
+#include "storage/private.h"
+
+/* ---- a pod in a directory -------------------------------------------------------------------------------------- */
+
+struct pod {
+    char directory[64];
+    char dirs[7][128];
+    struct storage_paths paths;
+    struct vmi *vmi;
+    struct faults faults;
+    struct error *error;
+    struct storage *storage;
+};
+
+static void pod_done(struct pod *pod)
+{
+    if (pod->storage)
+        storage_remove(pod->storage);
+    storage_free(pod->storage);
+    vmi_free(pod->vmi);
+    faults_done(&pod->faults);
+    error_free(pod->error);
+    remove_tree(pod->directory);
+}
+
+static void pod_init(struct pod *pod)
+{
+    static const char *const names[] = {"private", "ephemeral", "container-disks", "hotplug", "empty", "sa", "dev"};
+
+    *pod = (struct pod){.directory = "/tmp/test-storage-XXXXXX"};
+    assert_non_null(mkdtemp(pod->directory));
+    for (size_t i = 0; i < ELEMENTSOF(names); i++) {
+        snprintf(pod->dirs[i], sizeof(pod->dirs[i]), "%s/%s", pod->directory, names[i]);
+        assert_int_equal(mkdir(pod->dirs[i], 0755), 0);
+    }
+    pod->paths = (struct storage_paths){pod->dirs[0], pod->dirs[1], pod->dirs[2], pod->dirs[3],
+                                        pod->dirs[4], pod->dirs[5], pod->dirs[6]};
+}
+
+/* devices.disks of the same names, and the volumes */
+static void pod_load(struct pod *pod, const char *spec_rest, const char *const *disks, const char *volumes)
+{
+    _cleanup_free_ char *text = NULL;
+    char list[2048] = "";
+    _cleanup_free_ char *why = NULL;
+
+    for (size_t i = 0; disks[i]; i++) {
+        size_t n = strlen(list);
+
+        snprintf(list + n, sizeof(list) - n, "      - {name: %s, disk: {bus: virtio}}\n", disks[i]);
+    }
+    assert_true(asprintf(&text,
+                         "apiVersion: kubevirt.io/v1\nkind: VirtualMachineInstance\n"
+                         "metadata: {name: testvm.with.dots, namespace: ns1}\nspec:\n%s"
+                         "  domain:\n    firmware: {uuid: 5d307ca9-b3ef-428c-8861-06e72d69f223}\n"
+                         "    memory: {guest: 64Mi}\n    devices:\n      disks:\n%s  volumes:\n%s",
+                         spec_rest, list, volumes) > 0);
+    if (vmi_load_text(text, strlen(text), "test.yaml", NULL, &pod->vmi, &pod->faults, &pod->error) < 0) {
+        why = faults_format(&pod->faults);
+        fail_msg("%s\n%s", text, why);
+    }
+}
+
+static int pod_plan(struct pod *pod, bool outside, const struct storage_override *overrides, size_t n)
+{
+    const struct storage_options options = {
+        .paths = pod->paths,
+        .overrides = overrides,
+        .n_overrides = n,
+        .outside_pod = outside,
+        .owner_uid = (unsigned)-1,
+    };
+
+    return storage_plan(pod->vmi, &options, &pod->storage, &pod->faults, &pod->error);
+}
+
+static void pod_prepare(struct pod *pod)
+{
+    if (storage_prepare(pod->storage, &pod->error) < 0)
+        fail_msg("%s", error_message(pod->error));
+}
+
+static const struct storage_volume *pod_volume(const struct pod *pod, const char *name)
+{
+    size_t count;
+    const struct storage_volume *list = storage_get_volumes(pod->storage, &count);
+
+    for (size_t i = 0; i < count; i++)
+        if (streq(list[i].volume->name, name))
+            return &list[i];
+    fail_msg("no volume %s", name);
+    return NULL;
+}
+
+_printf_(2, 3) static char *in(const struct pod *pod, const char *format, ...)
+{
+    static char paths[8][512];
+    static unsigned next;
+    char *path = paths[next++ % 8];
+    int n = snprintf(path, 512, "%s/", pod->directory);
+    va_list ap;
+
+    va_start(ap, format);
+    vsnprintf(path + n, 512 - (size_t)n, format, ap);
+    va_end(ap);
+    return path;
+}
+
+static void put(const char *path, const char *content)
+{
+    _cleanup_free_ char *parent = strndup(path, (size_t)(strrchr(path, '/') - path));
+
+    assert_int_equal(mkdir_parents(parent, 0755, NULL), 0);
+    assert_int_equal(file_write_atomic(path, content, strlen(content), 0644, NULL), 0);
+}
+
+static void put_sparse(const char *path, off_t size)
+{
+    put(path, "");
+    assert_int_equal(truncate(path, size), 0);
+}
+
+/* Runs a program; its output, freed by the caller. Fails the test if it fails. */
+#define run(...) run_argv((const char *const[]){__VA_ARGS__, NULL})
+static char *run_argv(const char *const *argv)
+{
+    _cleanup_free_ char *err = NULL;
+    char *out = NULL;
+    int code;
+
+    assert_int_equal(
+        child_run(&(struct child_options){.argv = (char *const *)(uintptr_t)argv}, 60000000, &code, &out, &err, NULL),
+        0);
+    if (code != 0)
+        fail_msg("%s: code %d: %s", argv[0], code, err ? err : "");
+    return out ? out : strdup("");
+}
+
+static void check_run(const char *expected, char *output)
+{
+    _cleanup_free_ char *o = output;
+
+    if (!strstr(o, expected))
+        fail_msg("\"%s\" is not in \"%s\"", expected, o);
+}
+
+static void check_file(const char *iso, const char *name, const char *content)
+{
+    _cleanup_free_ char *out = run("bsdtar", "-xOf", iso, name);
+
+    assert_string_equal(out, content);
+}
+
+static bool has_program(const char *name)
+{
+    const char *argv[] = {name, "--version", NULL};
+    int code;
+
+    return child_run(&(struct child_options){.argv = (char *const *)(uintptr_t)argv}, 60000000, &code, NULL, NULL,
+                     NULL) == 0;
+}
+
+/* No file but `keep` below the directory. */
+static void check_nothing_left(const struct pod *pod, const char *keep)
+{
+    _cleanup_free_ char *out = run("find", pod->directory, "-type", "f", "-not", "-name", keep);
+
+    assert_string_equal(out, "");
+}
+
+/* ---- planning -------------------------------------------------------------------------------------------------- */
+
+static void test_plan_paths(void **state)
+{
+    static const char *const disks[] = {"pvc", "dv", "hp",  "host", "cd", "eph", "empty",
+                                        "nc",  "cm", "sec", "sp",   "sa", NULL};
+    static const char volumes[] =
+        "  - {name: unused, emptyDisk: {capacity: 1Gi}}\n"
+        "  - {name: pvc, persistentVolumeClaim: {claimName: c1, readOnly: true}}\n"
+        "  - {name: dv, dataVolume: {name: d1}}\n"
+        "  - {name: hp, persistentVolumeClaim: {claimName: c2, hotpluggable: true}}\n"
+        "  - {name: host, hostDisk: {path: /data/my.img, type: DiskOrCreate, capacity: 10Mi}}\n"
+        "  - {name: cd, containerDisk: {image: quay.io/x}}\n"
+        "  - {name: eph, ephemeral: {persistentVolumeClaim: {claimName: c3}}}\n"
+        "  - {name: empty, emptyDisk: {capacity: 10485761}}\n"
+        "  - {name: nc, cloudInitNoCloud: {userData: hello}}\n"
+        "  - {name: cm, configMap: {name: cmap, volumeLabel: mylabel}}\n"
+        "  - {name: sec, secret: {secretName: s}}\n"
+        "  - {name: sp, sysprep: {configMap: {name: s}}}\n"
+        "  - {name: sa, serviceAccount: {serviceAccountName: s}}\n";
+    static const struct {
+        const char *name;
+        enum storage_action action;
+        const char *path, *backing;
+    } rows[] = {
+        {"pvc", STORAGE_USE, "/var/run/kubevirt-private/vmi-disks/pvc/disk.img", NULL},
+        {"dv", STORAGE_USE, "/var/run/kubevirt-private/vmi-disks/dv/disk.img", NULL},
+        {"hp", STORAGE_USE, "/var/run/kubevirt/hotplug-disks/hp.img", NULL},
+        {"host", STORAGE_SPARSE, "/var/run/kubevirt-private/vmi-disks/host/my.img", NULL},
+        {"cd", STORAGE_OVERLAY, "/var/run/kubevirt-ephemeral-disks/disk-data/cd/disk.qcow2",
+         "/var/run/kubevirt/container-disks/disk_5.img"},
+        {"eph", STORAGE_OVERLAY, "/var/run/kubevirt-ephemeral-disks/disk-data/eph/disk.qcow2",
+         "/var/run/kubevirt-private/vmi-disks/eph/disk.img"},
+        {"empty", STORAGE_EMPTY, "/var/run/libvirt/empty-disks/empty.qcow2", NULL},
+        {"nc", STORAGE_ISO, "/var/run/kubevirt-ephemeral-disks/cloud-init-data/ns1/testvm.with.dots/noCloud.iso", NULL},
+        {"cm", STORAGE_ISO, "/var/run/kubevirt-private/config-map-disks/cm.iso", NULL},
+        {"sec", STORAGE_ISO, "/var/run/kubevirt-private/secret-disks/sec.iso", NULL},
+        {"sp", STORAGE_ISO, "/var/run/kubevirt-private/sysprep-disks/sp.iso", NULL},
+        {"sa", STORAGE_ISO, "/var/run/kubevirt-private/service-account-disk/service-account.iso", NULL},
+    };
+    _cleanup_(pod_done)
+    struct pod pod = {0};
+    size_t count;
+
+    pod_init(&pod);
+    pod.paths = storage_pod_paths;
+    pod_load(&pod, "", disks, volumes);
+    assert_int_equal(pod_plan(&pod, false, NULL, 0), 0);
+    storage_get_volumes(pod.storage, &count);
+    assert_int_equal(count, ELEMENTSOF(rows)); /* not the unused one */
+    for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
+        const struct storage_volume *v = pod_volume(&pod, rows[i].name);
+
+        assert_int_equal(v->action, rows[i].action);
+        assert_string_equal(v->path, rows[i].path);
+        assert_true(streq_ptr(v->backing_path, rows[i].backing));
+    }
+    assert_true(pod_volume(&pod, "pvc")->read_only);
+    assert_int_equal(pod_volume(&pod, "empty")->size, 10485760); /* down to 1 MiB */
+}
+
+/* Outside a pod each volume that cannot be had is named with its flag, all in one run. */
+static void test_plan_faults(void **state)
+{
+    static const char *const disks[] = {"pvc", "cd", "cm", "nc", "bad", NULL};
+    static const char *const says[] = {
+        "persistentVolumeClaim c1 is not here: give it by --disk pvc=IMAGE",
+        "containerDisk quay.io/x is not here: give it by --disk cd=IMAGE",
+        "configMap cmap is not here: give it by --disk cm=DIRECTORY",
+        "--disk nosuch=/dev/null: the manifest has no volume of that name",
+        "--disk unused=/dev/null: no disk uses this volume",
+        "--disk bad=/nonexistent: No such file",
+        "test.yaml:",
+    };
+    static const struct storage_override overrides[] = {
+        {"nosuch", "/dev/null"}, {"unused", "/dev/null"}, {"bad", "/nonexistent"}};
+    _cleanup_(pod_done)
+    struct pod pod = {0};
+    _cleanup_free_ char *text = NULL;
+
+    pod_init(&pod);
+    pod_load(&pod, "", disks,
+             "  - {name: unused, emptyDisk: {capacity: 1Gi}}\n"
+             "  - {name: pvc, persistentVolumeClaim: {claimName: c1}}\n"
+             "  - {name: cd, containerDisk: {image: quay.io/x}}\n"
+             "  - {name: cm, configMap: {name: cmap}}\n"
+             "  - {name: bad, emptyDisk: {capacity: 1Gi}}\n"
+             "  - {name: nc, cloudInitNoCloud: {userDataBase64: aGVsbG8=}}\n");
+    assert_int_equal(pod_plan(&pod, true, overrides, ELEMENTSOF(overrides)), -EINVAL);
+    assert_int_equal(error_exit_code(pod.error), EXIT_BAD_INPUT);
+    text = faults_format(&pod.faults);
+    for (size_t i = 0; i < ELEMENTSOF(says); i++)
+        if (!strstr(text, says[i]))
+            fail_msg("\"%s\" is not in\n%s", says[i], text);
+    check_nothing_left(&pod, "-");
+}
+
+/* ---- making ---------------------------------------------------------------------------------------------------- */
+
+static void test_images(void **state)
+{
+    static const char *const disks[] = {"cdraw", "cdq", "eph", "empty", "pvc", "host", NULL};
+    _cleanup_(pod_done)
+    struct pod pod = {0};
+    const struct storage_volume *v;
+    uint64_t begin;
+
+    if (!has_program("qemu-img"))
+        skip();
+    pod_init(&pod);
+    pod_load(&pod, "", disks,
+             "  - {name: cdraw, containerDisk: {image: a}}\n"
+             "  - {name: cdq, containerDisk: {image: b}}\n"
+             "  - {name: eph, ephemeral: {persistentVolumeClaim: {claimName: c}}}\n"
+             "  - {name: empty, emptyDisk: {capacity: 20Mi}}\n"
+             "  - {name: pvc, persistentVolumeClaim: {claimName: d}}\n"
+             "  - {name: host, hostDisk: {path: /data/my.img, type: DiskOrCreate, capacity: 10Mi}}\n");
+    put_sparse(in(&pod, "container-disks/disk_0.img"), (8 << 20) + 100);
+    free(run("qemu-img", "create", "-q", "-f", "qcow2", in(&pod, "container-disks/disk_1.img"), "64M"));
+    put_sparse(in(&pod, "private/vmi-disks/eph/disk.img"), 16 << 20);
+    put_sparse(in(&pod, "private/vmi-disks/pvc/disk.img"), 32 << 20);
+    assert_int_equal(mkdir_parents(in(&pod, "private/vmi-disks/host"), 0755, NULL), 0);
+    assert_int_equal(pod_plan(&pod, false, NULL, 0), 0);
+    begin = now_usec();
+    pod_prepare(&pod);
+    print_message("6 volumes in %.1f ms\n", (double)(now_usec() - begin) / 1000);
+
+    v = pod_volume(&pod, "cdraw");
+    assert_string_equal(v->format, "qcow2");
+    assert_string_equal(v->backing_format, "raw");
+    check_run("\"virtual-size\": 8389120", run("qemu-img", "info", "--output=json", v->path)); /* up to 512 */
+    check_run("\"backing-filename-format\": \"raw\"", run("qemu-img", "info", "--output=json", v->path));
+    v = pod_volume(&pod, "cdq");
+    assert_string_equal(v->backing_format, "qcow2");
+    assert_int_equal(v->size, 64 << 20);
+    v = pod_volume(&pod, "eph");
+    assert_string_equal(v->backing_format, "raw");
+    v = pod_volume(&pod, "empty");
+    check_run("\"virtual-size\": 20971520", run("qemu-img", "info", "--output=json", v->path));
+    static const char *const made[] = {"cdraw", "cdq", "eph", "empty"};
+    for (size_t i = 0; i < ELEMENTSOF(made); i++)
+        check_run("No errors", run("qemu-img", "check", pod_volume(&pod, made[i])->path));
+    v = pod_volume(&pod, "pvc");
+    assert_string_equal(v->format, "raw");
+    assert_int_equal(v->size, 32 << 20);
+    assert_false(v->preallocated);
+    assert_false(v->is_block_device);
+    assert_true(v->logical_block >= 512);
+    v = pod_volume(&pod, "host");
+    assert_int_equal(v->size, 10 << 20);
+
+    /* the second time the host disk is there, and the overlays are new */
+    put(pod_volume(&pod, "cdq")->path, "what the last boot left");
+    pod_prepare(&pod);
+    check_run("No errors", run("qemu-img", "check", pod_volume(&pod, "cdq")->path));
+    storage_remove(pod.storage);
+    assert_int_equal(access(pod_volume(&pod, "cdq")->path, F_OK), -1);
+    assert_int_equal(access(pod_volume(&pod, "host")->path, F_OK), 0); /* the user's from now on */
+    assert_int_equal(access(pod_volume(&pod, "pvc")->path, F_OK), 0);
+}
+
+static const char *label_of(const char *iso)
+{
+    static char label[64];
+    _cleanup_free_ char *out = run("blkid", "-p", "-o", "value", "-s", "LABEL", iso);
+
+    snprintf(label, sizeof(label), "%.*s", (int)strcspn(out, "\n"), out);
+    return label;
+}
+
+static void test_cloud_init(void **state)
+{
+    static const char *const disks[] = {"nc", "cdrive", NULL};
+    _cleanup_(pod_done)
+    struct pod pod = {0};
+    const char *path;
+
+    if (!has_program("bsdtar") || !has_program("blkid"))
+        skip();
+    pod_init(&pod);
+    pod_load(&pod,
+             "  accessCredentials:\n"
+             "  - sshPublicKey: {source: {secret: {secretName: keys}}, propagationMethod: {noCloud: {}}}\n"
+             "  - sshPublicKey: {source: {secret: {secretName: keys}}, propagationMethod: {configDrive: {}}}\n",
+             disks,
+             "  - {name: nc, cloudInitNoCloud: {userDataBase64: IyEvYmluL3NoCg==, networkData: 'version: 2'}}\n"
+             "  - {name: cdrive, cloudInitConfigDrive: {secretRef: {name: s}, networkDataSecretRef: {name: s}}}\n");
+    put(in(&pod, "private/secret/keys-access-cred/key1"), "ssh-ed25519 AAAA me\n");
+    put(in(&pod, "private/secret/cdrive/..2024/userData"), "#cloud-config\n");
+    put(in(&pod, "private/secret/cdrive/..2024/networkdata"), "{\"links\":[]}");
+    assert_int_equal(symlink("..2024", in(&pod, "private/secret/cdrive/..data")), 0);
+    assert_int_equal(symlink("..data/userData", in(&pod, "private/secret/cdrive/userData")), 0);
+    assert_int_equal(symlink("..data/networkdata", in(&pod, "private/secret/cdrive/networkdata")), 0);
+    assert_int_equal(pod_plan(&pod, false, NULL, 0), 0);
+    pod_prepare(&pod);
+
+    path = pod_volume(&pod, "nc")->path;
+    assert_true(pod_volume(&pod, "nc")->read_only);
+    assert_string_equal(label_of(path), "cidata");
+    check_file(path, "user-data", "#!/bin/sh\n");
+    check_file(path, "network-config", "version: 2");
+    check_file(path, "meta-data",
+               "{\"instance-id\":\"5d307ca9-b3ef-428c-8861-06e72d69f223\",\"local-hostname\":\"testvm\","
+               "\"public-keys\":{\"0\":\"ssh-ed25519 AAAA me\"}}");
+    path = pod_volume(&pod, "cdrive")->path;
+    assert_string_equal(label_of(path), "config-2");
+    check_file(path, "openstack/latest/user_data", "#cloud-config\n");
+    check_file(path, "openstack/latest/network_data.json", "{\"links\":[]}");
+    check_file(path, "openstack/latest/meta_data.json",
+               "{\"instance_id\":\"testvm.with.dots.ns1\",\"hostname\":\"testvm\","
+               "\"uuid\":\"5d307ca9-b3ef-428c-8861-06e72d69f223\",\"public_keys\":{\"0\":\"ssh-ed25519 AAAA me\"}}");
+    if (has_program("isoinfo")) { /* Joliet's and Rock Ridge's names; the primary label as it is */
+        check_run("/meta-data", run("isoinfo", "-J", "-f", "-i", pod_volume(&pod, "nc")->path));
+        check_run("/meta-data", run("isoinfo", "-R", "-f", "-i", pod_volume(&pod, "nc")->path));
+        check_run("Volume id: config-2", run("isoinfo", "-d", "-i", path));
+    }
+}
+
+static void test_trees(void **state)
+{
+    static const char *const disks[] = {"cm", "sec", "sp", "gone", NULL};
+    _cleanup_(pod_done)
+    struct pod pod = {0};
+    const char *path;
+
+    if (!has_program("bsdtar") || !has_program("blkid"))
+        skip();
+    pod_init(&pod);
+    pod_load(&pod, "", disks,
+             "  - {name: cm, configMap: {name: c, volumeLabel: My-Label}}\n"
+             "  - {name: sec, secret: {secretName: s}}\n"
+             "  - {name: sp, sysprep: {secret: {name: s}}}\n"
+             "  - {name: gone, configMap: {name: c2, optional: true}}\n");
+    put(in(&pod, "private/config-map/cm/app.conf"), "a = 1\n");
+    put(in(&pod, "private/config-map/cm/sub/dir/Deep.File-Name with spaces"), "deep");
+    put(in(&pod, "private/secret/sec/token"), "hunter2");
+    put(in(&pod, "private/sysprep/sp/autounattend.xml"), "<unattend/>");
+    assert_int_equal(pod_plan(&pod, false, NULL, 0), 0);
+    pod_prepare(&pod);
+    path = pod_volume(&pod, "cm")->path;
+    assert_string_equal(label_of(path), "My-Label");
+    check_file(path, "app.conf", "a = 1\n");
+    check_file(path, "sub/dir/Deep.File-Name with spaces", "deep");
+    path = pod_volume(&pod, "sec")->path;
+    assert_string_equal(label_of(path), "cfgdata");
+    check_file(path, "token", "hunter2");
+    assert_string_equal(label_of(pod_volume(&pod, "sp")->path), "unattendCD");
+    assert_string_equal(label_of(pod_volume(&pod, "gone")->path), "cfgdata"); /* empty, but there */
+}
+
+static void write_sample(const char *path)
+{
+    _cleanup_(iso_files_done)
+    struct iso_files files = {0};
+
+    assert_int_equal(iso_files_add(&files, "b/c/d", strdup("1"), 1), 0);
+    assert_int_equal(iso_files_add(&files, "b/e", strdup("22"), 2), 0);
+    assert_int_equal(iso_files_add(&files, "f", strdup(""), 0), 0);
+    assert_int_equal(iso_write(path, "cidata", &files, (unsigned)-1, NULL), 0);
+}
+
+static void test_iso_reproducible(void **state)
+{
+    _cleanup_(pod_done)
+    struct pod pod = {0};
+    time_t first = time(NULL);
+
+    pod_init(&pod);
+    setenv("TZ", "Asia/Kolkata", 1);
+    write_sample(in(&pod, "a.iso"));
+    while (time(NULL) < first + 2) /* the event waited for is the next second but one of the clock */
+        sched_yield();
+    write_sample(in(&pod, "b.iso"));
+    free(run("cmp", in(&pod, "a.iso"), in(&pod, "b.iso")));
+}
+
+static void test_metrics_disk(void **state)
+{
+    _cleanup_(pod_done)
+    struct pod pod = {0};
+    _cleanup_free_ char *data = NULL;
+    size_t length;
+
+    pod_init(&pod);
+    assert_int_equal(create_metrics(in(&pod, "m"), (unsigned)-1, NULL), 0);
+    assert_int_equal(file_read(in(&pod, "m"), 1 << 20, &data, &length, NULL), 0);
+    assert_int_equal(length, 262144);
+    assert_memory_equal(data, "mvbd\0\0\0\0", 8);
+    assert_memory_equal(data + 16, "<metrics>", 9);
+}
+
+/* ---- trust ----------------------------------------------------------------------------------------------------- */
+
+static void patch(const char *path, off_t offset, const char *bytes, size_t n)
+{
+    _cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+    assert_int_equal(pwrite(fd, bytes, n, offset), (ssize_t)n);
+}
+
+static void make_qcow2(const char *path)
+{
+    free(run("qemu-img", "create", "-q", "-f", "qcow2", path, "16M"));
+}
+
+static void hostile_backing(const char *path)
+{
+    free(run("qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", "/etc/shadow", "-F", "raw", path, "1M"));
+}
+
+static void hostile_data_file(const char *path)
+{
+    _cleanup_free_ char *options = NULL;
+
+    assert_true(asprintf(&options, "data_file=%s.data", path) > 0);
+    free(run("qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, "1M"));
+}
+
+static void hostile_symlink(const char *path)
+{
+    assert_int_equal(symlink("/etc/shadow", path), 0);
+}
+
+static void hostile_fifo(const char *path)
+{
+    assert_int_equal(mkfifo(path, 0644), 0);
+}
+
+static void hostile_directory(const char *path)
+{
+    assert_int_equal(mkdir(path, 0755), 0);
+}
+
+static void hostile_device(const char *path)
+{
+    assert_int_equal(mknod(path, S_IFCHR | 0600, 1 << 8 | 3), 0);
+}
+
+static void hostile_vmdk(const char *path)
+{
+    free(run("qemu-img", "create", "-q", "-f", "vmdk", path, "1M"));
+}
+
+static void hostile_huge_virtual(const char *path)
+{
+    make_qcow2(path);
+    patch(path, 24, "\x10\0\0\0\0\0\0\0", 8);
+}
+
+/* An L1 table of 2^31 entries, which a careless reader allocates. */
+static void hostile_l1(const char *path)
+{
+    make_qcow2(path);
+    patch(path, 36, "\x7f\xff\xff\xff", 4);
+}
+
+static void hostile_refcount(const char *path)
+{
+    make_qcow2(path);
+    patch(path, 56, "\x7f\xff\xff\xff", 4);
+}
+
+static void hostile_snapshots(const char *path)
+{
+    make_qcow2(path);
+    patch(path, 60, "\0\1\0\0", 4);
+}
+
+static void hostile_version(const char *path)
+{
+    make_qcow2(path);
+    patch(path, 4, "\0\0\0\1", 4);
+}
+
+static void hostile_truncated(const char *path)
+{
+    make_qcow2(path);
+    assert_int_equal(truncate(path, 60), 0);
+}
+
+static void hostile_cluster_bits(const char *path)
+{
+    make_qcow2(path);
+    patch(path, 20, "\0\0\0\x3f", 4);
+}
+
+static void hostile_empty(const char *path)
+{
+    put(path, "");
+}
+
+/* Sparse and far beyond any disk; the file systems here take at most 8 EiB or 16 TiB. */
+static void hostile_sparse(const char *path)
+{
+    put(path, "x");
+    if (truncate(path, (off_t)1 << 60) < 0)
+        assert_int_equal(errno, EFBIG);
+}
+
+static void test_hostile(void **state)
+{
+    static const struct {
+        const char *name;
+        void (*make)(const char *path);
+        const char *says_container, *says_claim; /* NULL: not tried as that volume */
+    } rows[] = {
+        {"backing file", hostile_backing, "backing file", "header of a qcow2"},
+        {"data file", hostile_data_file, "external data file", "header of a qcow2"},
+        {"symlink", hostile_symlink, "symbolic link", "symbolic link"},
+        {"fifo", hostile_fifo, "FIFO", "FIFO"},
+        {"directory", hostile_directory, "is a directory", "is a directory"},
+        {"device", hostile_device, "neither a regular file", "neither a regular file"},
+        {"vmdk", hostile_vmdk, "header of a vmdk", "header of a vmdk"},
+        {"qcow2 in a raw volume", make_qcow2, NULL, "header of a qcow2"},
+        {"huge virtual size", hostile_huge_virtual, "1 PiB", "header of a qcow2"},
+        {"l1 table", hostile_l1, "qemu-img info", NULL},
+        {"refcount table", hostile_refcount, "qemu-img info", NULL},
+        {"snapshots", hostile_snapshots, "snapshots", NULL},
+        {"version", hostile_version, "another version", NULL},
+        {"truncated", hostile_truncated, "cut off", NULL},
+        {"cluster bits", hostile_cluster_bits, "qemu-img info", NULL},
+        {"empty", hostile_empty, "is empty", "is empty"},
+        {"2^60 bytes", hostile_sparse, "1 PiB", "1 PiB"},
+    };
+    static const char *const disks[] = {"vol", NULL};
+
+    if (!has_program("qemu-img"))
+        skip();
+    for (size_t i = 0; i < ELEMENTSOF(rows); i++)
+        for (int claim = 0; claim < 2; claim++) {
+            const char *says = claim ? rows[i].says_claim : rows[i].says_container;
+            _cleanup_free_ char *left = NULL;
+            _cleanup_(pod_done)
+            struct pod pod = {0};
+            const char *path;
+            struct stat st;
+
+            if (!says)
+                continue;
+            pod_init(&pod);
+            pod_load(&pod, "", disks,
+                     claim ? "  - {name: vol, persistentVolumeClaim: {claimName: c}}\n"
+                           : "  - {name: vol, containerDisk: {image: a}}\n");
+            assert_int_equal(mkdir_parents(in(&pod, "private/vmi-disks/vol"), 0755, NULL), 0);
+            path = in(&pod, claim ? "private/vmi-disks/vol/disk.img" : "container-disks/disk_0.img");
+            rows[i].make(path);
+            if (rows[i].make == hostile_sparse && (stat(path, &st) < 0 || st.st_size < (off_t)1 << 60))
+                continue; /* this file system has no such files */
+            assert_int_equal(pod_plan(&pod, false, NULL, 0), 0);
+            if (storage_prepare(pod.storage, &pod.error) == 0)
+                fail_msg("%s was taken", rows[i].name);
+            if (!strstr(error_message(pod.error), says))
+                fail_msg("%s: \"%s\" is not in \"%s\"", rows[i].name, says, error_message(pod.error));
+            assert_int_equal(error_get_code(pod.error), ERROR_IMAGE_REFUSED);
+            assert_non_null(strstr(error_message(pod.error), "volume vol"));
+            left = run("find", in(&pod, "ephemeral"), "-type", "f");
+            assert_string_equal(left, "");
+        }
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+}
+
+/* A volume's files that point out of it. */
+static void test_hostile_tree(void **state)
+{
+    static const char *const disks[] = {"cm", "nc", NULL};
+    _cleanup_(pod_done)
+    struct pod pod = {0};
+
+    pod_init(&pod);
+    pod_load(&pod, "", disks,
+             "  - {name: cm, configMap: {name: c}}\n"
+             "  - {name: nc, cloudInitNoCloud: {secretRef: {name: s}}}\n");
+    put(in(&pod, "private/config-map/cm/good"), "x");
+    assert_int_equal(symlink("/etc/shadow", in(&pod, "private/config-map/cm/evil")), 0);
+    assert_int_equal(mkdir_parents(in(&pod, "private/secret/nc"), 0755, NULL), 0);
+    assert_int_equal(symlink("../../../../../../etc/passwd", in(&pod, "private/secret/nc/userdata")), 0);
+    assert_int_equal(pod_plan(&pod, false, NULL, 0), 0);
+    assert_true(storage_prepare(pod.storage, &pod.error) < 0);
+    /* both in one run */
+    assert_non_null(strstr(error_message(pod.error), "cm/evil is a link that leads out of the volume"));
+    assert_non_null(strstr(error_message(pod.error), "nc/userdata is a link that leads out of the volume"));
+    check_nothing_left(&pod, "good");
+}
+
+/* ---- faults of the host ---------------------------------------------------------------------------------------- */
+
+static void test_full_file_system(void **state)
+{
+    static const char *const disks[] = {"a", "b", "c", NULL};
+    static const char *const rooms[] = {"size=4k", "size=64k", "size=200k"};
+    _cleanup_(pod_done)
+    struct pod pod = {0};
+
+    if (!has_program("qemu-img"))
+        skip();
+    pod_init(&pod);
+    pod_load(&pod, "", disks,
+             "  - {name: a, emptyDisk: {capacity: 20Mi}}\n"
+             "  - {name: b, cloudInitNoCloud: {userData: x}}\n"
+             "  - {name: c, hostDisk: {path: /x/disk.img, type: DiskOrCreate, capacity: 20Mi}}\n");
+    assert_int_equal(pod_plan(&pod, false, NULL, 0), 0);
+    for (size_t i = 0; i < ELEMENTSOF(rooms); i++) {
+        _cleanup_free_ char *left = NULL;
+        _cleanup_error_ struct error *error = NULL;
+        int r;
+
+        if (mount("tmpfs", pod.directory, "tmpfs", 0, rooms[i]) < 0)
+            skip(); /* not root */
+        assert_int_equal(mkdir_parents(in(&pod, "private/vmi-disks/c"), 0755, NULL), 0);
+        r = storage_prepare(pod.storage, &error);
+        left = run("find", pod.directory, "-type", "f");
+        umount2(pod.directory, MNT_DETACH);
+        assert_true(r < 0);
+        assert_string_equal(left, "");
+        print_message("%s: %s\n", rooms[i], error_message(error));
+    }
+}
+
+static void test_no_qemu_img(void **state)
+{
+    static const char *const disks[] = {"a", "b", NULL};
+    _cleanup_(pod_done)
+    struct pod pod = {0};
+    struct storage_options options;
+
+    pod_init(&pod);
+    pod_load(&pod, "", disks,
+             "  - {name: a, emptyDisk: {capacity: 20Mi}}\n  - {name: b, cloudInitNoCloud: {userData: x}}\n");
+    options = (struct storage_options){.paths = pod.paths, .qemu_img = "/nonexistent/qemu-img", .owner_uid = ~0U};
+    assert_int_equal(storage_plan(pod.vmi, &options, &pod.storage, &pod.faults, &pod.error), 0);
+    assert_int_equal(storage_prepare(pod.storage, &pod.error), -ENOENT);
+    assert_int_equal(error_exit_code(pod.error), EXIT_HOST_CANNOT);
+    assert_non_null(error_remedy(pod.error));
+    check_nothing_left(&pod, "-");
+}
+
+/* A qemu-img that eats memory or never ends is stopped by the limits; one that dies is told about. */
+static void test_bad_qemu_img(void **state)
+{
+    static const struct {
+        const char *script, *says;
+    } rows[] = {
+        {"kill -9 $$", "was killed by SIGKILL"},
+        {"echo '{'", "does not take it for qcow2"},
+        {"echo '{\"format\":\"qcow2\",\"virtual-size\":1048576,\"backing-filename\":\"/etc/shadow\"}'", "backing file"},
+        {"echo '{\"format\":\"qcow2\",\"virtual-size\":-5}'", "virtual size is 0"},
+        {"perl -e 'my $x = \"a\" x (3 * 1024 * 1024 * 1024); print length $x' >/dev/null || { echo no memory >&2; exit "
+         "1; }",
+         "Out of memory"},
+    };
+    static const char *const disks[] = {"vol", NULL};
+
+    if (!has_program("qemu-img") || !has_program("perl"))
+        skip();
+    for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
+        _cleanup_(pod_done)
+        struct pod pod = {0};
+        _cleanup_free_ char *script = NULL;
+        struct storage_options options;
+
+        pod_init(&pod);
+        pod_load(&pod, "", disks, "  - {name: vol, containerDisk: {image: a}}\n");
+        make_qcow2(in(&pod, "container-disks/disk_0.img"));
+        assert_true(asprintf(&script, "#!/bin/sh\n%s\n", rows[i].script) > 0);
+        put(in(&pod, "fake"), script);
+        chmod(in(&pod, "fake"), 0755);
+        options = (struct storage_options){.paths = pod.paths, .qemu_img = in(&pod, "fake"), .owner_uid = ~0U};
+        assert_int_equal(storage_plan(pod.vmi, &options, &pod.storage, &pod.faults, &pod.error), 0);
+        assert_int_equal(storage_prepare(pod.storage, &pod.error), -EPERM);
+        if (!strstr(error_message(pod.error), rows[i].says))
+            fail_msg("row %zu: \"%s\" is not in \"%s\"", i, rows[i].says, error_message(pod.error));
+    }
+}
+
+/* --disk: the user's file in the volume's place, in its own format; a directory for what is made of files. */
+static void test_overrides(void **state)
+{
+    static const char *const disks[] = {"pvc", "cd", "cm", "nc", NULL};
+    _cleanup_(pod_done)
+    struct pod pod = {0};
+    struct storage_override overrides[4];
+
+    if (!has_program("qemu-img") || !has_program("bsdtar"))
+        skip();
+    pod_init(&pod);
+    pod_load(&pod, "", disks,
+             "  - {name: pvc, persistentVolumeClaim: {claimName: c}}\n  - {name: cd, containerDisk: {image: a}}\n"
+             "  - {name: cm, configMap: {name: c}}\n  - {name: nc, cloudInitNoCloud: {secretRef: {name: s}}}\n");
+    make_qcow2(in(&pod, "my.qcow2"));
+    put_sparse(in(&pod, "my.raw"), 4 << 20);
+    assert_int_equal(symlink("my.raw", in(&pod, "link")), 0); /* his own link is his own matter */
+    put(in(&pod, "conf/x"), "y");
+    put(in(&pod, "ci/userdata"), "#!");
+    overrides[0] = (struct storage_override){"pvc", in(&pod, "my.qcow2")};
+    overrides[1] = (struct storage_override){"cd", in(&pod, "link")};
+    overrides[2] = (struct storage_override){"cm", in(&pod, "conf")};
+    overrides[3] = (struct storage_override){"nc", in(&pod, "ci")};
+    assert_int_equal(pod_plan(&pod, true, overrides, 4), 0);
+    pod_prepare(&pod);
+    assert_string_equal(pod_volume(&pod, "pvc")->format, "qcow2");
+    assert_string_equal(pod_volume(&pod, "pvc")->path, overrides[0].path);
+    assert_string_equal(pod_volume(&pod, "cd")->backing_format, "raw");
+    check_file(pod_volume(&pod, "cm")->path, "x", "y");
+    check_file(pod_volume(&pod, "nc")->path, "user-data", "#!");
+    storage_remove(pod.storage);
+    assert_int_equal(access(overrides[0].path, F_OK), 0);
+    assert_int_equal(access(overrides[1].path, F_OK), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_plan_paths),
+        cmocka_unit_test(test_plan_faults),
+        cmocka_unit_test(test_images),
+        cmocka_unit_test(test_cloud_init),
+        cmocka_unit_test(test_trees),
+        cmocka_unit_test(test_metrics_disk),
+        cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_hostile_tree),
+        cmocka_unit_test(test_full_file_system),
+        cmocka_unit_test(test_no_qemu_img),
+        cmocka_unit_test(test_bad_qemu_img),
+        cmocka_unit_test(test_overrides),
+        cmocka_unit_test(test_iso_reproducible), /* last: it loads libarchive into this process */
+    };
+
+    setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
