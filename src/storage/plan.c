@@ -94,6 +94,7 @@ static void use(struct storage_volume *v, struct volume_plan *plan, struct image
 {
     v->action = STORAGE_USE;
     v->path = path;
+    v->format = (char *)(uintptr_t) "raw"; /* until it is examined */
     plan->source = source;
 }
 
@@ -187,6 +188,7 @@ static void overlay(struct planner *p, struct storage_volume *v, struct volume_p
     v->action = STORAGE_OVERLAY;
     v->path = text(p, "%s/disk-data/%s/disk.qcow2", p->storage->options.paths.ephemeral_disk_dir, v->volume->name);
     v->format = text(p, "qcow2");
+    v->backing_format = text(p, "%s", source.rule == IMAGE_RAW ? "raw" : "qcow2"); /* until it is examined */
     v->backing_path = source.root ? text(p, "%s/%s", source.root, source.name) : (char *)(uintptr_t)source.name;
     plan->source = source;
 }
@@ -414,8 +416,7 @@ static const struct vmi_disk *disk_of(const struct vmi *vmi, const struct vmi_vo
 int storage_plan(const struct vmi *vmi, const struct storage_options *options, struct storage **ret,
                  struct faults *faults, struct error **ret_error)
 {
-    _cleanup_(storage_freep)
-    struct storage *s = calloc(1, sizeof(*s));
+    _cleanup_(storage_freep) struct storage *s = calloc(1, sizeof(*s));
     _cleanup_free_ bool *used = calloc(options->n_overrides + 1, sizeof(*used));
     struct planner p = {.storage = s, .faults = faults, .used = used};
     size_t n = vmi->spec.volumes.count, faults_before = faults->count + faults->dropped;

@@ -196,7 +196,6 @@ static void test_plan_paths(void **state)
     static const char *const disks[] = {"pvc", "dv", "hp",  "host", "cd", "eph", "empty",
                                         "nc",  "cm", "sec", "sp",   "sa", NULL};
     static const char volumes[] =
-        "  - {name: unused, emptyDisk: {capacity: 1Gi}}\n"
         "  - {name: pvc, persistentVolumeClaim: {claimName: c1, readOnly: true}}\n"
         "  - {name: dv, dataVolume: {name: d1}}\n"
         "  - {name: hp, persistentVolumeClaim: {claimName: c2, hotpluggable: true}}\n"
@@ -219,7 +218,7 @@ static void test_plan_paths(void **state)
         {"hp", STORAGE_USE, "/var/run/kubevirt/hotplug-disks/hp.img", NULL},
         {"host", STORAGE_SPARSE, "/var/run/kubevirt-private/vmi-disks/host/my.img", NULL},
         {"cd", STORAGE_OVERLAY, "/var/run/kubevirt-ephemeral-disks/disk-data/cd/disk.qcow2",
-         "/var/run/kubevirt/container-disks/disk_5.img"},
+         "/var/run/kubevirt/container-disks/disk_4.img"},
         {"eph", STORAGE_OVERLAY, "/var/run/kubevirt-ephemeral-disks/disk-data/eph/disk.qcow2",
          "/var/run/kubevirt-private/vmi-disks/eph/disk.img"},
         {"empty", STORAGE_EMPTY, "/var/run/libvirt/empty-disks/empty.qcow2", NULL},
@@ -229,8 +228,7 @@ static void test_plan_paths(void **state)
         {"sp", STORAGE_ISO, "/var/run/kubevirt-private/sysprep-disks/sp.iso", NULL},
         {"sa", STORAGE_ISO, "/var/run/kubevirt-private/service-account-disk/service-account.iso", NULL},
     };
-    _cleanup_(pod_done)
-    struct pod pod = {0};
+    _cleanup_(pod_done) struct pod pod = {0};
     size_t count;
 
     pod_init(&pod);
@@ -238,7 +236,7 @@ static void test_plan_paths(void **state)
     pod_load(&pod, "", disks, volumes);
     assert_int_equal(pod_plan(&pod, false, NULL, 0), 0);
     storage_get_volumes(pod.storage, &count);
-    assert_int_equal(count, ELEMENTSOF(rows)); /* not the unused one */
+    assert_int_equal(count, ELEMENTSOF(rows));
     for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
         const struct storage_volume *v = pod_volume(&pod, rows[i].name);
 
@@ -246,6 +244,7 @@ static void test_plan_paths(void **state)
         assert_string_equal(v->path, rows[i].path);
         assert_true(streq_ptr(v->backing_path, rows[i].backing));
     }
+    assert_string_equal(pod_volume(&pod, "pvc")->format, "raw");
     assert_true(pod_volume(&pod, "pvc")->read_only);
     assert_int_equal(pod_volume(&pod, "empty")->size, 10485760); /* down to 1 MiB */
 }
@@ -259,19 +258,15 @@ static void test_plan_faults(void **state)
         "containerDisk quay.io/x is not here: give it by --disk cd=IMAGE",
         "configMap cmap is not here: give it by --disk cm=DIRECTORY",
         "--disk nosuch=/dev/null: the manifest has no volume of that name",
-        "--disk unused=/dev/null: no disk uses this volume",
         "--disk bad=/nonexistent: No such file",
         "test.yaml:",
     };
-    static const struct storage_override overrides[] = {
-        {"nosuch", "/dev/null"}, {"unused", "/dev/null"}, {"bad", "/nonexistent"}};
-    _cleanup_(pod_done)
-    struct pod pod = {0};
+    static const struct storage_override overrides[] = {{"nosuch", "/dev/null"}, {"bad", "/nonexistent"}};
+    _cleanup_(pod_done) struct pod pod = {0};
     _cleanup_free_ char *text = NULL;
 
     pod_init(&pod);
     pod_load(&pod, "", disks,
-             "  - {name: unused, emptyDisk: {capacity: 1Gi}}\n"
              "  - {name: pvc, persistentVolumeClaim: {claimName: c1}}\n"
              "  - {name: cd, containerDisk: {image: quay.io/x}}\n"
              "  - {name: cm, configMap: {name: cmap}}\n"
@@ -291,8 +286,7 @@ static void test_plan_faults(void **state)
 static void test_images(void **state)
 {
     static const char *const disks[] = {"cdraw", "cdq", "eph", "empty", "pvc", "host", NULL};
-    _cleanup_(pod_done)
-    struct pod pod = {0};
+    _cleanup_(pod_done) struct pod pod = {0};
     const struct storage_volume *v;
     uint64_t begin;
 
@@ -362,8 +356,7 @@ static const char *label_of(const char *iso)
 static void test_cloud_init(void **state)
 {
     static const char *const disks[] = {"nc", "cdrive", NULL};
-    _cleanup_(pod_done)
-    struct pod pod = {0};
+    _cleanup_(pod_done) struct pod pod = {0};
     const char *path;
 
     if (!has_program("bsdtar") || !has_program("blkid"))
@@ -410,8 +403,7 @@ static void test_cloud_init(void **state)
 static void test_trees(void **state)
 {
     static const char *const disks[] = {"cm", "sec", "sp", "gone", NULL};
-    _cleanup_(pod_done)
-    struct pod pod = {0};
+    _cleanup_(pod_done) struct pod pod = {0};
     const char *path;
 
     if (!has_program("bsdtar") || !has_program("blkid"))
@@ -441,8 +433,7 @@ static void test_trees(void **state)
 
 static void write_sample(const char *path)
 {
-    _cleanup_(iso_files_done)
-    struct iso_files files = {0};
+    _cleanup_(iso_files_done) struct iso_files files = {0};
 
     assert_int_equal(iso_files_add(&files, "b/c/d", strdup("1"), 1), 0);
     assert_int_equal(iso_files_add(&files, "b/e", strdup("22"), 2), 0);
@@ -452,8 +443,7 @@ static void write_sample(const char *path)
 
 static void test_iso_reproducible(void **state)
 {
-    _cleanup_(pod_done)
-    struct pod pod = {0};
+    _cleanup_(pod_done) struct pod pod = {0};
     time_t first = time(NULL);
 
     pod_init(&pod);
@@ -467,8 +457,7 @@ static void test_iso_reproducible(void **state)
 
 static void test_metrics_disk(void **state)
 {
-    _cleanup_(pod_done)
-    struct pod pod = {0};
+    _cleanup_(pod_done) struct pod pod = {0};
     _cleanup_free_ char *data = NULL;
     size_t length;
 
@@ -621,8 +610,7 @@ static void test_hostile(void **state)
         for (int claim = 0; claim < 2; claim++) {
             const char *says = claim ? rows[i].says_claim : rows[i].says_container;
             _cleanup_free_ char *left = NULL;
-            _cleanup_(pod_done)
-            struct pod pod = {0};
+            _cleanup_(pod_done) struct pod pod = {0};
             const char *path;
             struct stat st;
 
@@ -654,8 +642,7 @@ static void test_hostile(void **state)
 static void test_hostile_tree(void **state)
 {
     static const char *const disks[] = {"cm", "nc", NULL};
-    _cleanup_(pod_done)
-    struct pod pod = {0};
+    _cleanup_(pod_done) struct pod pod = {0};
 
     pod_init(&pod);
     pod_load(&pod, "", disks,
@@ -679,8 +666,7 @@ static void test_full_file_system(void **state)
 {
     static const char *const disks[] = {"a", "b", "c", NULL};
     static const char *const rooms[] = {"size=4k", "size=64k", "size=200k"};
-    _cleanup_(pod_done)
-    struct pod pod = {0};
+    _cleanup_(pod_done) struct pod pod = {0};
 
     if (!has_program("qemu-img"))
         skip();
@@ -710,8 +696,7 @@ static void test_full_file_system(void **state)
 static void test_no_qemu_img(void **state)
 {
     static const char *const disks[] = {"a", "b", NULL};
-    _cleanup_(pod_done)
-    struct pod pod = {0};
+    _cleanup_(pod_done) struct pod pod = {0};
     struct storage_options options;
 
     pod_init(&pod);
@@ -744,8 +729,7 @@ static void test_bad_qemu_img(void **state)
     if (!has_program("qemu-img") || !has_program("perl"))
         skip();
     for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
-        _cleanup_(pod_done)
-        struct pod pod = {0};
+        _cleanup_(pod_done) struct pod pod = {0};
         _cleanup_free_ char *script = NULL;
         struct storage_options options;
 
@@ -767,8 +751,7 @@ static void test_bad_qemu_img(void **state)
 static void test_overrides(void **state)
 {
     static const char *const disks[] = {"pvc", "cd", "cm", "nc", NULL};
-    _cleanup_(pod_done)
-    struct pod pod = {0};
+    _cleanup_(pod_done) struct pod pod = {0};
     struct storage_override overrides[4];
 
     if (!has_program("qemu-img") || !has_program("bsdtar"))
