@@ -81,21 +81,31 @@ static pid_t adopt(void)
     return pid;
 }
 
+/* Until QMP's greeting: from then on QEMU handles SIGTERM. */
 static pid_t start_qemu(const char *qemu)
 {
-    pid_t pid = fork();
+    char greeting[4096];
+    int out[2];
+    pid_t pid;
 
+    if (pipe2(out, O_CLOEXEC) < 0)
+        exit(93);
+    pid = fork();
     if (pid == 0) {
         sigset_t none;
 
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
-        execlp(qemu, qemu, "-machine", "none", "-S", "-nodefaults", "-display", "none", "-monitor", "none",
-               (char *)NULL);
+        if (dup2(out[1], STDOUT_FILENO) < 0)
+            _exit(92);
+        execlp(qemu, qemu, "-machine", "none", "-S", "-nodefaults", "-display", "none", "-qmp", "stdio", (char *)NULL);
         _exit(92);
     }
     if (pid < 0)
         exit(93);
+    close(out[1]);
+    if (read(out[0], greeting, sizeof(greeting)) <= 0)
+        exit(92);
     return pid;
 }
 
