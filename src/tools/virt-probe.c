@@ -68,7 +68,7 @@ static int ping_guest(struct rpc_client *client, const struct options *options, 
 static int run(const struct options *options, struct error **ret_error)
 {
     _cleanup_(rpc_client_freep) struct rpc_client *client = NULL;
-    uint64_t timeout_usec = (uint64_t)options->timeout_seconds * USEC_PER_SEC + TIMEOUT_SHORT_CALL_USEC;
+    uint64_t timeout_usec = (unsigned)options->timeout_seconds * USEC_PER_SEC + TIMEOUT_SHORT_CALL_USEC;
     int r;
 
     r = rpc_client_connect(options->socket, &client, ret_error);
