@@ -140,8 +140,7 @@ void cleanup_istio(void)
 static void show_log(int dir, const char *name)
 {
     _cleanup_close_ int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    _cleanup_(strbuf_done)
-    struct strbuf members = {0}, text = {0};
+    _cleanup_(strbuf_done) struct strbuf members = {0}, text = {0};
     struct stat st;
     ssize_t n;
     char *room;

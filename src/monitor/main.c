@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* virt-launcher-monitor: the first process of the compute container (docs/man/virt-launcher-monitor.1.scd). */
+/* virt-launcher-monitor: the first process of the compute container (docs/virt-launcher-monitor.1.scd). */
 #include <malloc.h>
 
 #include "base/log.h"

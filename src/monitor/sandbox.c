@@ -182,7 +182,7 @@ static int add_rules(scmp_filter_ctx filter)
     }
     for (size_t i = 0; i < ELEMENTSOF(refused_families); i++) {
         r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
-                             SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)refused_families[i]));
+                             SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)refused_families[i], 0));
         if (r < 0)
             return r;
     }

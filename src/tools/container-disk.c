@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * container-disk: runs in a container whose image holds a VM's disk, so that the node agent can reach that image
- * through this process's mount namespace (docs/man/container-disk.1.scd). Static: the image has no library of ours.
+ * through this process's mount namespace (docs/container-disk.1.scd). Static: the image has no library of ours.
  */
 #include <poll.h>
 #include <stdio.h>

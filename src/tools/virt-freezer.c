@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * virt-freezer: freezes and thaws the guest's file systems around a backup, from a hook in the compute container
- * (docs/man/virt-freezer.1.scd). A VM without a guest agent, or one that does not run, has nothing to freeze: exit 0,
+ * (docs/virt-freezer.1.scd). A VM without a guest agent, or one that does not run, has nothing to freeze: exit 0,
  * so that its backup goes on.
  */
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* virt-probe: an exec probe that looks into the guest through its agent (docs/man/virt-probe.1.scd). */
+/* virt-probe: an exec probe that looks into the guest through its agent (docs/virt-probe.1.scd). */
 #include <stdio.h>
 
 #include "base/limits.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virt-tail: prints a VM's console log, as the container guest-console-log (docs/man/virt-tail.1.scd). Nothing about
+ * virt-tail: prints a VM's console log, as the container guest-console-log (docs/virt-tail.1.scd). Nothing about
  * the file is a reason to fail, because a container that fails takes the pod's readiness with it.
  */
 #include <fcntl.h>
