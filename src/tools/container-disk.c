@@ -127,5 +127,5 @@ int main(int argc, char **argv)
     if (no_op || serve(copy_path, &error) == 0)
         return EXIT_OK;
     log_error_of(error, "the disk of this container cannot be offered");
-    return error_exit_code(error);
+    return (int)error_exit_code(error);
 }

@@ -195,7 +195,7 @@ int main(int argc, char **argv)
     }
     if (run(&options, &error) < 0) {
         log_error_of(error, "%s", options.freeze ? "the freeze failed" : "the thaw failed");
-        return error_exit_code(error);
+        return (int)error_exit_code(error);
     }
     return EXIT_OK;
 }

@@ -118,7 +118,7 @@ int main(int argc, char **argv)
     r = run(&options, &error);
     if (r < 0) {
         log_error_of(error, "the probe failed");
-        return error_exit_code(error);
+        return (int)error_exit_code(error);
     }
     return r;
 }
