@@ -174,6 +174,19 @@ DEFINE_TABLE(table_io_threads, "DiskIOThreads", struct vmi_io_threads,
              FIELD_INT(struct vmi_io_threads, supplemental_pool_thread_count, "supplementalPoolThreadCount", 0, 512,
                        .doc = "threads of the pool"));
 
+/* Confidential guests: the fields are known, the whole is refused until it is built. */
+DEFINE_CHECK_TABLE(table_sev_policy, "SEVPolicy", FIELD_CHECKED("encryptedState", FIELD_TYPE_BOOL, .doc = "SEV-ES"));
+DEFINE_CHECK_TABLE(table_sev, "SEV",
+                   FIELD_CHECKED("policy", FIELD_TYPE_RAW_OBJECT, .sub = &table_sev_policy, .doc = "guest policy"),
+                   FIELD_CHECKED("attestation", FIELD_TYPE_RAW_OBJECT, .sub = &table_empty,
+                                 .doc = "attest before start"),
+                   FIELD_CHECKED("session", FIELD_TYPE_STRING, .format = &format_base64, .doc = "session blob"),
+                   FIELD_CHECKED("dhCert", FIELD_TYPE_STRING, .format = &format_base64, .doc = "guest owner's key"));
+DEFINE_CHECK_TABLE(table_launch_security, "LaunchSecurity",
+                   FIELD_CHECKED("sev", FIELD_TYPE_RAW_OBJECT, .sub = &table_sev, .doc = "AMD SEV"),
+                   FIELD_CHECKED("snp", FIELD_TYPE_RAW_OBJECT, .sub = &table_empty, .doc = "AMD SEV-SNP"),
+                   FIELD_CHECKED("tdx", FIELD_TYPE_RAW_OBJECT, .sub = &table_empty, .doc = "Intel TDX"));
+
 /* devices is required by KubeVirt's schema; here a machine without any may leave it out. */
 #define DOMAIN struct vmi_domain
 DEFINE_TABLE(
@@ -190,5 +203,6 @@ DEFINE_TABLE(
                .doc = "how disks share I/O threads"),
     FIELD_POINTER(DOMAIN, io_threads, vmi_io_threads, "ioThreads", &table_io_threads, .doc = "pool of I/O threads"),
     FIELD_POINTER(DOMAIN, chassis, vmi_chassis, "chassis", &table_chassis, .doc = "SMBIOS chassis"),
-    FIELD_RAW_OBJECT(DOMAIN, launch_security, "launchSecurity", .flags = FIELD_NOT_BUILT, .doc = "confidential guests"),
+    FIELD_RAW_OBJECT(DOMAIN, launch_security, "launchSecurity", .flags = FIELD_NOT_BUILT, .sub = &table_launch_security,
+                     .doc = "confidential guests"),
     FIELD_ENUM(DOMAIN, reboot_policy, vmi_reboot_policy, "rebootPolicy", &reboot_names, .doc = "Reboot unless given"));
