@@ -297,7 +297,7 @@ json_t *guest_info_to_json(const struct guest_info *info)
                                                   json_object_get(command, "enabled")));
     if (zone)
         time_zone = json_sprintf("%s, %lld", json_string_value(json_object_get(zone, "zone")) ?: "",
-                                (long long)json_integer_value(json_object_get(zone, "offset")));
+                                 (long long)json_integer_value(json_object_get(zone, "offset")));
     to = json_pack("{s:s, s:s, s:O*, s:o, s:O*}", "kind", "VirtualMachineInstanceGuestAgentInfo", "apiVersion",
                    "kubevirt.io/v1", "guestAgentVersion", json_object_get(agent, "version"), "supportedCommands",
                    commands, "hostname", json_object_get(guest_info_get(info, "guest-get-host-name"), "host-name"));

@@ -192,7 +192,8 @@ const struct option_spec stop_options[] = {
     {0},
 };
 
-/* Reads events until the VM's launcher closes the connection, which is the VM's end. *ret_last: the last event. */
+/* Reads events until the VM's launcher closes the connection, which is the VM's end. *ret_last: the last change of
+ * state. */
 static int wait_for_end(struct rpc_client *client, json_t **ret_last, struct error **ret_error)
 {
     _cleanup_error_ struct error *error = NULL;
@@ -204,7 +205,7 @@ static int wait_for_end(struct rpc_client *client, json_t **ret_last, struct err
 
         if (rpc_client_next(client, UINT64_MAX, &method, &params, &error) < 0)
             break;
-        if (streq(method, "Event") && streq_ptr(json_string_value(json_object_get(params, "type")), "Domain")) {
+        if (streq(method, "Event") && json_object_get(params, "stateReason")) {
             json_decref(last);
             last = params;
         } else {
@@ -263,7 +264,7 @@ int verb_stop(int argc, char **argv)
                             json_integer((json_int_t)((options.grace_usec + USEC_PER_SEC - 1) / USEC_PER_SEC)));
     if (stop_and_wait(client, &options, params, &last, &error) < 0)
         return print_error(error);
-    reason = json_string_value(json_object_get(last, "reason"));
+    reason = json_string_value(json_object_get(last, "stateReason"));
     if (options.vm.json) {
         r = print_json(last);
     } else {
@@ -298,22 +299,59 @@ const struct option_spec events_options[] = {
     {0},
 };
 
+/* Members that print_event() shows in a form of its own, or that say nothing new. */
+static bool is_shown(const char *member)
+{
+    static const char *const shown[] = {"seq",     "time",  "type",        "reason",
+                                        "message", "state", "stateReason", "eventType"};
+
+    for (size_t i = 0; i < ELEMENTSOF(shown); i++)
+        if (streq(shown[i], member))
+            return true;
+    return false;
+}
+
+static void print_members(const json_t *event)
+{
+    const char *key, *separator = "";
+    json_t *value;
+
+    json_object_foreach ((json_t *)event, key, value) {
+        _cleanup_free_ char *text = NULL;
+
+        if (is_shown(key))
+            continue;
+        text = json_is_string(value) ? NULL : json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+        printf("%s%s=", separator, key);
+        print_safe(stdout, json_is_string(value) ? json_string_value(value) : text ? text : "?");
+        separator = " ";
+    }
+}
+
 static void print_event(const json_t *event, bool json)
 {
     const char *type = json_string_value(json_object_get(event, "type"));
     const char *reason = json_string_value(json_object_get(event, "reason"));
     const char *message = json_string_value(json_object_get(event, "message"));
     const char *stamp = json_string_value(json_object_get(event, "time"));
+    const char *state_reason = json_string_value(json_object_get(event, "stateReason"));
+    char what[128];
 
     if (json) {
         print_json(event);
         return;
     }
-    printf("%s%6lld  %s%s  %-8s %-16s ", style_on(stdout, STYLE_FAINT),
+    if (state_reason && !streq(state_reason, "Unknown"))
+        snprintf(what, sizeof(what), "%s (%s)", reason ? reason : "", state_reason);
+    else
+        snprintf(what, sizeof(what), "%s", reason ? reason : "");
+    printf("%s%6lld  %s%s  %-10s  %-22s  ", style_on(stdout, STYLE_FAINT),
            (long long)json_integer_value(json_object_get(event, "seq")), stamp ? stamp : "",
-           style_on(stdout, STYLE_PLAIN), type ? type : "", reason ? reason : "");
+           style_on(stdout, STYLE_PLAIN), type ? type : "", what);
     if (message)
         print_safe(stdout, message);
+    else
+        print_members(event);
     fputc('\n', stdout);
     fflush(stdout); /* each line as it comes, also into a pipe */
 }

@@ -87,8 +87,8 @@ static void handle(struct rpc_call *call, json_t *params, void *userdata)
         return;
     if (t.stream)
         rpc_stream_send(t.stream, "Event",
-                        json_pack("{s:i, s:s, s:s, s:s}", "seq", 99, "time", "2026-01-01T00:00:00Z", "type", "Domain",
-                                  "reason", "Shutdown"));
+                        json_pack("{s:i, s:s, s:s, s:s, s:s, s:s}", "seq", 99, "time", "2026-01-01T00:00:00Z", "type",
+                                  "Domain", "reason", "Shutoff", "state", "Shutoff", "stateReason", "Shutdown"));
     sd_event_exit(t.event, 0);
 }
 

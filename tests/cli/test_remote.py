@@ -85,10 +85,12 @@ def test_events(vmlet, launch):
         {"seq": n, "time": "2026-01-01T00:00:00Z", "type": "Domain", "reason": f"R{n}", "message": f"m\x1b{n}"}
         for n in range(1, 6)
     ]
+    events[1] = {"seq": 2, "type": "Domain", "reason": "Paused", "state": "Paused", "stateReason": "IOError", "volume": "root", "n": 3}
     launcher = launch({"events": events})
     lines = vmlet("events", "--socket", launcher.socket, "--no-follow").stdout.splitlines()
     assert len(lines) == 5
     assert "R1" in lines[0] and "m\\x1b1" in lines[0]
+    assert lines[1].split() == ["2", "Domain", "Paused", "(IOError)", "volume=root", "n=3"]
     assert len(vmlet("events", "--socket", launcher.socket, "--no-follow", "--from", "4").stdout.splitlines()) == 2
     assert vmlet("events", "--socket", launcher.socket, "--no-follow", "--from", "0").stdout == ""
     out = vmlet("events", "--socket", launcher.socket, "--no-follow", "--json").stdout

@@ -110,8 +110,7 @@ static bool take_answers(int fd, struct strbuf *answers)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf answers = {0};
+    _cleanup_(strbuf_done) struct strbuf answers = {0};
     uint64_t deadline = now_usec() + 20 * USEC_PER_SEC;
     bool at_end = false, sent_end = false;
     int fd;
