@@ -679,8 +679,7 @@ int qga_operation_call(struct qga_operation *operation, const char *command, jso
 
 json_t *qga_json_text(const char *data, size_t length)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf b = {0};
+    _cleanup_(strbuf_done) struct strbuf b = {0};
 
     while (length > 0) {
         size_t n = *data == '\0' ? 0 : utf8_sequence_length(data, length);

@@ -123,6 +123,61 @@ int qmp_client_cancel(struct qmp_client *client, uint64_t id);
 int qmp_client_invoke(struct qmp_client *client, const char *command, json_t *arguments, qmp_reply_fn callback,
                       void *userdata);
 
+/* ---- what changes nothing --------------------------------------------------------------------------------------- */
+
+/* One line of the rule by which a command counts as read-only; the table ends with a NULL pattern. */
+struct qmp_read_only_rule {
+    const char *pattern;  /* of command names, fnmatch(3) */
+    const char *argument; /* only if this argument is given… (NULL: no condition) */
+    const char *allowed;  /* …and its first word matches one of these patterns, separated by spaces (NULL: any), */
+    const char *denied;   /* …and the whole of it none of these (NULL: none) */
+    const char *why;
+};
+const struct qmp_read_only_rule *qmp_read_only_rules(void);
+/* Looks, and changes nothing in the VM. arguments may be NULL. */
+bool qmp_command_is_read_only(const char *command, const json_t *arguments);
+
+/* ---- schema ------------------------------------------------------------------------------------------------------ */
+
+/*
+ * query-qmp-schema as an index. QEMU masks the names of types, so everything is found by walking from a command to its
+ * arguments and their members; a path is member names with dots ("file.filename").
+ */
+struct qmp_schema;
+/* reply: the array that query-qmp-schema returns; a reference is kept. */
+int qmp_schema_new(json_t *reply, struct qmp_schema **ret, struct error **ret_error);
+/* A file with the array, or with a whole reply {"return": [...]}. */
+int qmp_schema_load(const char *path, struct qmp_schema **ret, struct error **ret_error);
+void qmp_schema_free(struct qmp_schema *schema);
+static inline void qmp_schema_freep(struct qmp_schema **schema)
+{
+    qmp_schema_free(*schema);
+    *schema = NULL;
+}
+bool qmp_schema_has_command(const struct qmp_schema *schema, const char *command);
+bool qmp_schema_has_event(const struct qmp_schema *schema, const char *event);
+/* True when the command takes this argument or member; looks into every variant. */
+bool qmp_schema_has_argument(const struct qmp_schema *schema, const char *command, const char *path);
+/* True when the argument at the path takes this enum value. */
+bool qmp_schema_has_value(const struct qmp_schema *schema, const char *command, const char *path, const char *value);
+/* Names of the commands ("command") or events ("event"), sorted; a new array of strings. */
+json_t *qmp_schema_list(const struct qmp_schema *schema, const char *meta_type);
+/* Members that may be given at the path ("" for the command's own arguments), as {"name":, "optional":, "type":, for
+ * enums and booleans "values":}. `arguments` (may be NULL) are those given so far: they choose the variant; without a
+ * choice the members of all variants are there. A new array. */
+json_t *qmp_schema_members(const struct qmp_schema *schema, const char *command, const char *path,
+                           const json_t *arguments);
+/* The type at a path, as JSON's name for it: "string", "int", "number", "boolean", "object", "array", "null", "enum",
+ * "value" (anything, or a choice); NULL if there is no such member. Static storage. */
+const char *qmp_schema_type(const struct qmp_schema *schema, const char *command, const char *path,
+                            const json_t *arguments);
+/* Checks arguments before they are sent: all faults in one error text, ERROR_BAD_ARGUMENT, a line for each. */
+int qmp_schema_check(const struct qmp_schema *schema, const char *command, const json_t *arguments,
+                     struct error **ret_error);
+/* Text for a person: the arguments with their types, what comes back. NULL if there is no such command. Freed by the
+ * caller. */
+char *qmp_schema_help(const struct qmp_schema *schema, const char *command);
+
 /* ---- guest agent ----------------------------------------------------------------------------------------------- */
 
 /*
