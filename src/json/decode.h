@@ -31,7 +31,7 @@ enum field_type {
 
 enum field_flags {
     FIELD_REQUIRED = 1 << 0,
-    FIELD_NOT_BUILT = 1 << 1,  /* known, without effect yet: refused unless false or empty */
+    FIELD_NOT_BUILT = 1 << 1,  /* known, without effect yet: refused unless it is null, false, "" or [] */
     FIELD_POD = 1 << 2,        /* for the pod, not for the machine: accepted */
     FIELD_OLD = 1 << 3,        /* a name of v1alpha2 only */
     FIELD_DEPRECATED = 1 << 4, /* still accepted */
