@@ -233,8 +233,9 @@ static int set_disk(struct vmi *vmi, struct vmi_disk *disk)
     if (disk->target->bus == VMI_BUS_UNSET) {
         bool metrics = disk->volume && disk->volume->kind == VMI_VOLUME_DOWNWARD_METRICS; /* on virtio only */
 
-        if (disk->cdrom && !is_arch(vmi, "amd64"))
-            disk->target->bus = VMI_BUS_SCSI; /* virtio has no CD-ROM */
+        /* virtio has no CD-ROM. For a LUN KubeVirt's default is sata, on which no LUN can start. */
+        if ((disk->cdrom && !is_arch(vmi, "amd64")) || disk->lun)
+            disk->target->bus = VMI_BUS_SCSI;
         else
             disk->target->bus = is_arch(vmi, "amd64") && !metrics ? VMI_BUS_SATA : VMI_BUS_VIRTIO;
     }
