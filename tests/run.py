@@ -37,17 +37,19 @@ MESON_SUITES = {
 FIRST = ["lint", "unit", "asan", "golden", "cli", "qmp", "storage"]
 SUITE_SECONDS = 30 * 60
 
-# What a line of tests/skips.txt may name as the reason, and how it is checked.
+# What a line of tests/skips.txt may name as its condition, and how it is checked. `absent:PATH` is one too.
 CONDITIONS = {
     "not-root": lambda: os.geteuid() != 0,
-    "no-kvm": lambda: not os.access("/dev/kvm", os.R_OK | os.W_OK),
     "no-dummy-links": lambda: not command("ip", "link", "add", "vmletprobe0", "type", "dummy", undo="ip link del vmletprobe0"),
-    "no-vhost-net": lambda: not os.path.exists("/dev/vhost-net"),
-    "no-vhost-vsock": lambda: not os.path.exists("/dev/vhost-vsock"),
-    "no-vfio": lambda: not os.path.exists("/dev/vfio"),
     "no-hugepages": lambda: Path("/proc/sys/vm/nr_hugepages").read_text().strip() == "0",
     "no-oom-adjust": lambda: not may_lower_oom_score(),
+    "no-scsi-devices": lambda: not list(Path("/dev").glob("sg[0-9]*")),
 }
+
+
+def holds(condition):
+    kind, _, path = condition.partition(":")
+    return not os.path.exists(path) if kind == "absent" else CONDITIONS[condition]()
 
 
 def command(*argv, undo=None):
@@ -185,16 +187,14 @@ def judge_skips(outcome):
     """VMLET_MUST_WORK=1: what was skipped without an allowed reason has failed."""
     allowed = []
     for line in (TOP / "tests" / "skips.txt").read_text().splitlines():
-        line = line.split("#")[0].split()
-        if line:
-            pattern, condition = line
-            allowed.append((pattern, condition))
-    holds = {}
+        if line.strip() and not line.startswith("#"):
+            allowed.append([field.strip() for field in line.split("|")])
+    known = {}
     kept = []
     for test, reason in outcome.skipped:
-        condition = next((c for p, c in allowed if fnmatch.fnmatchcase(test, p)), None)
-        if condition and holds.setdefault(condition, CONDITIONS[condition]()):
-            kept.append((test, f"{condition}: {reason}"))
+        conditions = [c for p, r, c in allowed if fnmatch.fnmatchcase(test, p) and fnmatch.fnmatchcase(reason, r)]
+        if any(known.setdefault(c, holds(c)) for c in conditions):
+            kept.append((test, reason))
         else:
             outcome.failed.append(f"{test} was skipped, and this machine could run it ({reason})")
     outcome.skipped = kept

@@ -280,6 +280,8 @@ static int add_process(struct host_facts *facts)
     else
         r = add(facts, "cgroup", "resource limits and dedicated CPUs", true, "version %d",
                 fs.f_type == CGROUP2_MAGIC ? 2 : 1);
+    if (r >= 0)
+        r = set_remedy(facts, "mount -t sysfs sys /sys, and the cgroup file systems below it");
     if (r < 0)
         return r;
     (void)file_read("/proc/self/status", 16384, &status, NULL, NULL);
