@@ -79,8 +79,7 @@ static int collect_keys(const struct storage *storage, bool config_drive, json_t
 
     for (size_t i = 0; i < spec->access_credentials.count && r == 0; i++) {
         const struct vmi_access_credential *c = &spec->access_credentials.items[i];
-        _cleanup_(iso_files_done)
-        struct iso_files files = {0};
+        _cleanup_(iso_files_done) struct iso_files files = {0};
 
         if (c->is_password || (config_drive ? !c->config_drive : !c->no_cloud))
             continue;

@@ -47,8 +47,7 @@ static int make_parent(const char *path, struct error **ret_error)
 
 static int make_iso(const struct storage *s, size_t i, struct error **ret_error)
 {
-    _cleanup_(iso_files_done)
-    struct iso_files files = {0};
+    _cleanup_(iso_files_done) struct iso_files files = {0};
     const struct volume_plan *plan = &s->plans[i];
     int r;
 
@@ -261,8 +260,7 @@ static int take_result(struct storage *s, size_t i, const struct result *result)
 /* All that failed, in one error: its code and remedy are those of the first. */
 static int report(const struct job *jobs, size_t count, struct error **ret_error)
 {
-    _cleanup_(strbuf_done)
-    struct strbuf text = {0};
+    _cleanup_(strbuf_done) struct strbuf text = {0};
     const struct result *first = NULL;
 
     for (size_t i = 0; i < count; i++)

@@ -504,8 +504,7 @@ static void test_solicitation(void **state)
 
 static void test_resolv(void **state)
 {
-    _cleanup_(arena_freep)
-    struct arena *a = arena_new();
+    _cleanup_(arena_freep) struct arena *a = arena_new();
     struct dhcp_resolv r;
     char text[IP_TEXT_MAX];
 

@@ -117,12 +117,16 @@ static void test_help(void **state)
 static void test_broken(void **state)
 {
     static const char *const texts[] = {
-        "[]", "{}", "[1]", "[{\"name\": \"x\"}]",
+        "[]",
+        "{}",
+        "[1]",
+        "[{\"name\": \"x\"}]",
     };
-    static const char loop[] = "[{\"name\": \"c\", \"meta-type\": \"command\", \"arg-type\": \"0\", \"ret-type\": \"1\"},"
-                               " {\"name\": \"0\", \"meta-type\": \"array\", \"element-type\": \"0\"},"
-                               " {\"name\": \"1\", \"meta-type\": \"object\", \"members\": [{\"name\": \"a\", \"type\": "
-                               "\"1\"}, {\"name\": 3}, {\"name\": \"b\", \"type\": \"nowhere\"}]}]";
+    static const char loop[] =
+        "[{\"name\": \"c\", \"meta-type\": \"command\", \"arg-type\": \"0\", \"ret-type\": \"1\"},"
+        " {\"name\": \"0\", \"meta-type\": \"array\", \"element-type\": \"0\"},"
+        " {\"name\": \"1\", \"meta-type\": \"object\", \"members\": [{\"name\": \"a\", \"type\": "
+        "\"1\"}, {\"name\": 3}, {\"name\": \"b\", \"type\": \"nowhere\"}]}]";
     struct qmp_schema *s = NULL;
     json_t *json;
     char *help;
@@ -168,8 +172,7 @@ static const struct {
 static void test_read_only(void **state)
 {
     for (size_t i = 0; i < ELEMENTSOF(read_only); i++) {
-        json_t *arguments =
-            read_only[i].key ? json_pack("{s:s}", read_only[i].key, read_only[i].value) : json_object();
+        json_t *arguments = read_only[i].key ? json_pack("{s:s}", read_only[i].key, read_only[i].value) : json_object();
 
         if (qmp_command_is_read_only(read_only[i].command, arguments) != read_only[i].read_only)
             fail_msg("%s %s", read_only[i].command, read_only[i].value);
