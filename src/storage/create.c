@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * qcow2 files are made by `qemu-img create`: 6 to 8 ms each as a child, all volumes' at once, so that writing the
- * format's header ourselves would gain little and be one more writer of it to trust.
+ * Empty qcow2 files and overlays are written here, not by `qemu-img create`: as a child that costs 6 to 8 ms of CPU for
+ * each volume, so that eight volumes on two cores took over 28 ms, where a start may become 20 ms longer by them, and
+ * one volume took half of what we may be slower than a bare QEMU. Written here it is 0.1 ms. An empty image is a header
+ * and three tables with nothing in them; the tests have `qemu-img check` and `qemu-img compare` look at each kind. The
+ * reading of the format is left to QEMU.
  */
 #include <arpa/inet.h>
+#include <endian.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include "base/child.h"
 #include "base/fd.h"
 #include "base/limits.h"
 #include "storage/private.h"
@@ -40,47 +42,95 @@ int staging_finish(const char *staging, const char *path, mode_t mode, unsigned 
     return 0;
 }
 
-int create_qcow2(const char *qemu_img, const char *path, uint64_t size, const char *backing_path,
-                 const char *backing_format, unsigned owner, struct error **ret_error)
+/* QEMU's docs/interop/qcow2.txt. All big-endian; clusters of 64 KiB, 16-bit reference counts: qemu-img's defaults. */
+#define CLUSTER_BITS       16
+#define CLUSTER            (1U << CLUSTER_BITS)
+#define HEADER_LENGTH      112
+#define EXTENSION_BACKING  0xe2792acaU
+#define BYTES_PER_L2_TABLE ((uint64_t)CLUSTER / 8 * CLUSTER)
+#define LIMIT_BACKING_NAME 1023U
+
+static void put32(unsigned char *at, uint32_t value)
 {
-    _cleanup_free_ char *staging = staging_path(path), *err = NULL;
-    char bytes[32];
-    const char *argv[16] = {qemu_img, "create", "-q", "-f", "qcow2"};
-    size_t n = 5;
-    int code, r;
+    value = htobe32(value);
+    memcpy(at, &value, sizeof(value));
+}
+
+static void put64(unsigned char *at, uint64_t value)
+{
+    value = htobe64(value);
+    memcpy(at, &value, sizeof(value));
+}
+
+/* The header cluster of an empty image: refcount table in cluster 1, its only block in 2, the L1 table from 3 on. */
+static void fill_header(unsigned char header[CLUSTER], uint64_t size, uint32_t l1_entries, const char *backing_path,
+                        const char *backing_format)
+{
+    size_t at = HEADER_LENGTH;
+
+    memcpy(header, "QFI\xfb", 4);
+    put32(header + 4, 3);
+    put32(header + 20, CLUSTER_BITS);
+    put64(header + 24, size);
+    put32(header + 36, l1_entries);
+    put64(header + 40, 3ULL * CLUSTER);
+    put64(header + 48, 1ULL * CLUSTER);
+    put32(header + 56, 1); /* clusters of the refcount table */
+    put32(header + 96, 4); /* 1 << 4 bits for each reference count */
+    put32(header + 100, HEADER_LENGTH);
+    if (!backing_path)
+        return; /* the end-of-extensions mark is all zeroes */
+    put32(header + at, EXTENSION_BACKING);
+    put32(header + at + 4, (uint32_t)strlen(backing_format));
+    memcpy(header + at + 8, backing_format, strlen(backing_format));
+    at += 8 + (strlen(backing_format) + 7) / 8 * 8;
+    at += 8; /* the end of the extensions */
+    memcpy(header + at, backing_path, strlen(backing_path));
+    put64(header + 8, at);
+    put32(header + 16, (uint32_t)strlen(backing_path));
+}
+
+static int write_qcow2(int fd, uint64_t size, const char *backing_path, const char *backing_format)
+{
+    uint32_t l1_entries = (uint32_t)((size + BYTES_PER_L2_TABLE - 1) / BYTES_PER_L2_TABLE);
+    uint64_t clusters = 3 + ((uint64_t)l1_entries * 8 + CLUSTER - 1) / CLUSTER;
+    _cleanup_free_ unsigned char *buffer = calloc(3, CLUSTER);
+    unsigned char *refcounts = buffer ? buffer + 2 * (size_t)CLUSTER : NULL;
+    int r;
+
+    if (!buffer)
+        return -ENOMEM;
+    fill_header(buffer, size, l1_entries, backing_path, backing_format);
+    put64(buffer + CLUSTER, 2ULL * CLUSTER);
+    for (uint64_t i = 0; i < clusters; i++) /* at most 260: LIMIT_DISK_BYTES */
+        refcounts[2 * i + 1] = 1;
+    r = fd_write_all(fd, buffer, 3 * (size_t)CLUSTER);
+    /* the L1 table is zeroes; its room is claimed, so that a full file system is found before the guest runs */
+    return r < 0 ? r : -posix_fallocate(fd, 3 * (off_t)CLUSTER, (off_t)(clusters - 3) * CLUSTER);
+}
+
+int create_qcow2(const char *path, uint64_t size, const char *backing_path, const char *backing_format, unsigned owner,
+                 struct error **ret_error)
+{
+    _cleanup_free_ char *staging = staging_path(path);
+    _cleanup_close_ int fd = -EBADF;
+    int r;
 
     if (!staging)
         return error_oom(ret_error);
-    if (backing_path) {
-        /* -u: the backing image, which is not ours, is not opened; its size was learnt by the limited examination */
-        argv[n++] = "-u";
-        argv[n++] = "-b";
-        argv[n++] = backing_path;
-        argv[n++] = "-F";
-        argv[n++] = backing_format;
-    }
-    argv[n++] = staging;
-    snprintf(bytes, sizeof(bytes), "%llu", (unsigned long long)size);
-    argv[n++] = bytes;
+    if (backing_path && strlen(backing_path) > LIMIT_BACKING_NAME)
+        return error_set(ret_error, ERROR_STORAGE, ENAMETOOLONG,
+                         "the path of the image below %s is longer than the %u bytes that qcow2 allows: %s", path,
+                         LIMIT_BACKING_NAME, backing_path);
+    size = (size + 511) & ~511ULL; /* sectors, as qemu-img rounds */
     unlink(staging);
-    r = child_run(
-        &(struct child_options){
-            .argv = (char *const *)(uintptr_t)argv,
-            .death_signal = SIGKILL,
-            .limit_address_space = LIMIT_IMAGE_CHECK_MEMORY_BYTES,
-            .limit_cpu_seconds = LIMIT_IMAGE_CHECK_CPU_SECONDS,
-        },
-        TIMEOUT_IMAGE_USEC, &code, NULL, &err, ret_error);
-    if (r == -ENOENT) {
-        if (ret_error) {
-            error_set(ret_error, ERROR_HOST, ENOENT, "there is no program %s to make %s with", qemu_img, path);
-            error_set_remedy(*ret_error, "install it (Debian: apt install qemu-utils)");
-        }
-    } else if (r == 0 && code != 0) {
-        r = error_set(ret_error, ERROR_STORAGE, EIO, "cannot create %s: %.*s", path,
-                      (int)(err ? strcspn(err, "\n") : 0), err ? err : "");
-    }
-    if (r == 0)
+    fd = open(staging, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0640);
+    if (fd < 0)
+        return error_errno(ret_error, errno, "cannot create %s", staging);
+    r = write_qcow2(fd, size, backing_path, backing_format);
+    if (r < 0)
+        r = error_set(ret_error, ERROR_STORAGE, r, "cannot write %s: %s", path, strerror(-r));
+    else
         r = staging_finish(staging, path, 0640, owner, ret_error);
     if (r < 0)
         unlink(staging);

@@ -347,3 +347,20 @@ int image_examine(const struct image_source *source, const char *qemu_img, const
         *ret = image;
     return r;
 }
+
+bool image_needs_qemu_img(const struct image_source *source)
+{
+    _cleanup_close_ int fd = -EBADF;
+    _cleanup_free_ char *path = NULL;
+    bool from_block_path;
+    char magic[4];
+    int r;
+
+    if (source->rule == IMAGE_RAW)
+        return false;
+    r = open_source(source, "", &from_block_path, &path, NULL);
+    if (r < 0)
+        return false;
+    fd = r;
+    return pread(fd, magic, sizeof(magic), 0) == (ssize_t)sizeof(magic) && memcmp(magic, "QFI\xfb", 4) == 0;
+}

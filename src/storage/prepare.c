@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The making. What needs libarchive, qemu-img or the parsing of a foreign image happens in one short-lived child for
- * each volume, all at once: the start takes as long as the slowest, and no memory stays with the process that serves
- * the VM.
+ * The making. What needs libarchive, or qemu-img for the parsing of a foreign image, happens in short-lived children,
+ * all at once: the start takes as long as the slowest, and no memory stays with the process that serves the VM.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -31,8 +30,6 @@ struct result {
 struct job {
     pid_t pid;
     int fd;
-    size_t received;
-    struct result result;
 };
 
 /* ---- one volume ------------------------------------------------------------------------------------------------ */
@@ -72,7 +69,7 @@ static int make_overlay(const struct storage *s, size_t i, struct result *result
     r = image_examine(&plan->source, s->options.qemu_img, v->volume->name, &result->backing, ret_error);
     if (r < 0)
         return r;
-    return create_qcow2(s->options.qemu_img, v->path, result->backing.size,
+    return create_qcow2(v->path, result->backing.size,
                         result->backing.from_block_path ? plan->source.block_path : v->backing_path,
                         image_format_name(&result->backing), s->options.owner_uid, ret_error);
 }
@@ -103,7 +100,7 @@ static int make(const struct storage *s, size_t i, struct result *result, struct
         size = result->backing.size;
         break;
     case STORAGE_EMPTY:
-        r = create_qcow2(s->options.qemu_img, v->path, v->size, NULL, NULL, s->options.owner_uid, ret_error);
+        r = create_qcow2(v->path, v->size, NULL, NULL, s->options.owner_uid, ret_error);
         break;
     case STORAGE_ISO:
         r = make_iso(s, i, ret_error);
@@ -145,24 +142,26 @@ static void make_to_result(const struct storage *s, size_t i, struct result *res
 
 /* ---- all of them ----------------------------------------------------------------------------------------------- */
 
-/* A raw image that only has to be looked at, and plain files, cost microseconds: no child. */
+/* What libarchive or qemu-img works on. The rest costs microseconds. */
 static bool needs_child(const struct storage *s, size_t i)
 {
     switch (s->volumes[i].action) {
+    case STORAGE_ISO:
+        return true;
     case STORAGE_USE:
-        return s->plans[i].source.rule != IMAGE_RAW;
+    case STORAGE_OVERLAY:
+        return image_needs_qemu_img(&s->plans[i].source);
     case STORAGE_SPARSE:
     case STORAGE_METRICS:
-        return false;
-    case STORAGE_OVERLAY:
     case STORAGE_EMPTY:
-    case STORAGE_ISO:
         break;
     }
-    return true;
+    return false;
 }
 
-static int start_job(const struct storage *s, size_t i, struct job *job, struct error **ret_error)
+/* A child for the volumes whose number in `job_of` is `number`; it tells their results in order. */
+static int start_job(const struct storage *s, const unsigned *job_of, unsigned number, struct job *job,
+                     struct error **ret_error)
 {
     pid_t parent = getpid();
     int pipe_fds[2];
@@ -179,12 +178,17 @@ static int start_job(const struct storage *s, size_t i, struct job *job, struct 
         return error_errno(ret_error, err, "cannot start a process");
     }
     if (job->pid == 0) {
-        struct result result;
-
         if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
             _exit(1);
-        make_to_result(s, i, &result);
-        (void)fd_write_all(pipe_fds[1], &result, sizeof(result));
+        for (size_t i = 0; i < s->count; i++) {
+            struct result result;
+
+            if (job_of[i] != number)
+                continue;
+            make_to_result(s, i, &result);
+            if (fd_write_all(pipe_fds[1], &result, sizeof(result)) < 0)
+                _exit(1);
+        }
         _exit(0);
     }
     close(pipe_fds[1]);
@@ -192,12 +196,8 @@ static int start_job(const struct storage *s, size_t i, struct job *job, struct 
     return 0;
 }
 
-static void end_job(struct job *job, const char *why)
+static void end_job(struct job *job)
 {
-    if (job->received < sizeof(job->result)) {
-        job->result = (struct result){.r = -EIO, .code = ERROR_STORAGE};
-        snprintf(job->result.message, sizeof(job->result.message), "%s", why);
-    }
     job->fd = fd_close(job->fd);
     kill(job->pid, SIGKILL); /* it has said all it has to say */
     while (waitpid(job->pid, NULL, 0) < 0 && errno == EINTR)
@@ -205,31 +205,35 @@ static void end_job(struct job *job, const char *why)
     job->pid = 0;
 }
 
-static void wait_for_jobs(struct job *jobs, size_t count)
+/* The next result of the job, by the deadline. */
+static void take_from_job(struct job *job, uint64_t deadline, struct result *result)
 {
-    uint64_t deadline = now_usec() + 2 * TIMEOUT_IMAGE_USEC; /* examine, then create */
+    const char *why = "the process that prepared the volume ended before it was done";
+    size_t received = 0;
 
-    for (size_t i = 0; i < count; i++)
-        while (jobs[i].pid > 0) {
-            struct pollfd fd = {jobs[i].fd, POLLIN, 0};
-            uint64_t now = now_usec();
-            int r = poll(&fd, 1, now >= deadline ? 0 : (int)((deadline - now) / USEC_PER_MSEC + 1));
-            ssize_t n;
+    while (job->pid > 0 && received < sizeof(*result)) {
+        struct pollfd fd = {job->fd, POLLIN, 0};
+        uint64_t now = now_usec();
+        int r = poll(&fd, 1, now >= deadline ? 0 : (int)((deadline - now) / USEC_PER_MSEC + 1));
+        ssize_t n;
 
-            if (r < 0 && errno == EINTR)
-                continue;
-            if (r <= 0) {
-                end_job(&jobs[i], "the volume was not ready in time");
-                continue;
-            }
-            n = read(jobs[i].fd, (char *)&jobs[i].result + jobs[i].received, sizeof(jobs[i].result) - jobs[i].received);
-            if (n < 0 && errno == EINTR)
-                continue;
-            if (n > 0)
-                jobs[i].received += (size_t)n;
-            if (n <= 0 || jobs[i].received == sizeof(jobs[i].result))
-                end_job(&jobs[i], "the process that prepared the volume ended before it was done");
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r == 0)
+            why = "the volume was not ready in time";
+        n = r <= 0 ? 0 : read(job->fd, (char *)result + received, sizeof(*result) - received);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            end_job(job);
+            break;
         }
+        received += (size_t)n;
+    }
+    if (received == sizeof(*result))
+        return;
+    *result = (struct result){.r = -EIO, .code = ERROR_STORAGE};
+    snprintf(result->message, sizeof(result->message), "%s", why);
 }
 
 static int take_result(struct storage *s, size_t i, const struct result *result)
@@ -258,16 +262,16 @@ static int take_result(struct storage *s, size_t i, const struct result *result)
 }
 
 /* All that failed, in one error: its code and remedy are those of the first. */
-static int report(const struct job *jobs, size_t count, struct error **ret_error)
+static int report(const struct result *results, size_t count, struct error **ret_error)
 {
     _cleanup_(strbuf_done) struct strbuf text = {0};
     const struct result *first = NULL;
 
     for (size_t i = 0; i < count; i++)
-        if (jobs[i].result.r < 0) {
-            strbuf_printf(&text, "%s%s", first ? "; " : "", jobs[i].result.message);
+        if (results[i].r < 0) {
+            strbuf_printf(&text, "%s%s", first ? "; " : "", results[i].message);
             if (!first)
-                first = &jobs[i].result;
+                first = &results[i];
         }
     if (!first)
         return 0;
@@ -295,29 +299,56 @@ static void remove_made(struct storage *s, bool all)
     }
 }
 
+/* Numbers the children from 1: one for all the ISO images, since loading the library is most of that work, and one for
+ * each image that qemu-img examines. 0: no child. Returns how many there are. */
+static unsigned deal_jobs(const struct storage *s, unsigned *job_of)
+{
+    unsigned count = 0, iso = 0;
+
+    for (size_t i = 0; i < s->count; i++) {
+        if (!needs_child(s, i))
+            continue;
+        if (s->volumes[i].action != STORAGE_ISO)
+            job_of[i] = ++count;
+        else
+            job_of[i] = iso ? iso : (iso = ++count);
+    }
+    return count;
+}
+
 int storage_prepare(struct storage *storage, struct error **ret_error)
 {
+    _cleanup_free_ struct result *results = calloc(storage->count + 1, sizeof(*results));
     _cleanup_free_ struct job *jobs = calloc(storage->count + 1, sizeof(*jobs));
+    _cleanup_free_ unsigned *job_of = calloc(storage->count + 1, sizeof(*job_of));
+    uint64_t deadline = now_usec() + 2 * TIMEOUT_IMAGE_USEC; /* an examination's own limit is half of it */
+    unsigned n_jobs, started = 0;
     int r = 0;
 
-    if (!jobs)
+    if (!results || !jobs || !job_of)
         return error_oom(ret_error);
+    n_jobs = deal_jobs(storage, job_of);
+    while (started < n_jobs && r == 0) {
+        r = start_job(storage, job_of, started + 1, &jobs[started], ret_error);
+        started += r == 0;
+    }
     for (size_t i = 0; i < storage->count && r == 0; i++)
-        if (needs_child(storage, i))
-            r = start_job(storage, i, &jobs[i], ret_error);
-    for (size_t i = 0; i < storage->count && r == 0; i++)
-        if (!needs_child(storage, i))
-            make_to_result(storage, i, &jobs[i].result);
-    wait_for_jobs(jobs, storage->count);
+        if (job_of[i] == 0)
+            make_to_result(storage, i, &results[i]);
     for (size_t i = 0; i < storage->count; i++) {
-        /* one that was killed may have got as far as the rename; what is there otherwise is not ours to remove */
-        storage->plans[i].made = jobs[i].result.made || (jobs[i].result.r < 0 && needs_child(storage, i) &&
-                                                         storage->volumes[i].action != STORAGE_USE);
-        if (r == 0 && jobs[i].result.r == 0 && take_result(storage, i, &jobs[i].result) < 0)
+        if (job_of[i] > 0 && job_of[i] <= started)
+            take_from_job(&jobs[job_of[i] - 1], deadline, &results[i]);
+        /* one that was killed may have got as far as the rename; the path is ours in any case but that of a use */
+        storage->plans[i].made =
+            results[i].made || (results[i].r < 0 && job_of[i] > 0 && storage->volumes[i].action != STORAGE_USE);
+        if (r == 0 && results[i].r == 0 && take_result(storage, i, &results[i]) < 0)
             r = error_oom(ret_error);
     }
+    for (unsigned k = 0; k < started; k++)
+        if (jobs[k].pid > 0)
+            end_job(&jobs[k]);
     if (r == 0)
-        r = report(jobs, storage->count, ret_error);
+        r = report(results, storage->count, ret_error);
     if (r < 0)
         remove_made(storage, true);
     return r;

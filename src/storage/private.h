@@ -64,14 +64,16 @@ const char *image_format_name(const struct image *image);
 /* Opens and examines; ERROR_IMAGE_REFUSED says why not. `volume` is for messages. */
 int image_examine(const struct image_source *source, const char *qemu_img, const char *volume, struct image *ret,
                   struct error **ret_error);
+/* The examination will run qemu-img: the file has a header that is read. Only a hint about the time it takes. */
+bool image_needs_qemu_img(const struct image_source *source);
 /* The same for an image that we made ourselves: block sizes, O_DIRECT. */
 int image_measure(const char *path, struct image *ret, struct error **ret_error);
 
 /* ---- create.c -------------------------------------------------------------------------------------------------- */
 
 /* All are written to PATH.staging and renamed; on failure nothing is left. `owner`: (unsigned)-1 leaves it. */
-int create_qcow2(const char *qemu_img, const char *path, uint64_t size, const char *backing_path,
-                 const char *backing_format, unsigned owner, struct error **ret_error);
+int create_qcow2(const char *path, uint64_t size, const char *backing_path, const char *backing_format, unsigned owner,
+                 struct error **ret_error);
 /* *ret_created is false when the file was there already. */
 int create_sparse(const char *path, uint64_t size, unsigned owner, uint64_t *ret_size, bool *ret_created,
                   struct error **ret_error);
