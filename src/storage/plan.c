@@ -244,13 +244,21 @@ static void plan_empty_disk(struct planner *p, struct storage_volume *v, struct 
 
 /* ---- images made of files -------------------------------------------------------------------------------------- */
 
+/* QEMU's SATA disks (ide-hd) refuse a read-only image. This one is the VM's own, so the guest may as well write to it:
+ * that is what KubeVirt lets it do on every bus. */
+static bool must_be_writable(const struct vmi_disk *disk)
+{
+    return disk->device != VMI_DISK_DEVICE_CDROM && disk->target && disk->target->bus == VMI_BUS_SATA &&
+           disk->target->readonly != OPT_TRUE;
+}
+
 static void iso(struct planner *p, struct storage_volume *v, struct volume_plan *plan, enum content content, char *path,
                 const char *label)
 {
     v->action = STORAGE_ISO;
     v->path = path;
     v->format = text(p, "raw");
-    v->read_only = true;
+    v->read_only = !plan->disk || !must_be_writable(plan->disk);
     plan->content = content;
     plan->label = label;
     if (strlen(label) > 32) /* ECMA-119 8.4.7 */

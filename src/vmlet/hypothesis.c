@@ -303,6 +303,7 @@ int hypothesis_make(const struct vmi *vmi, const struct hypothesis_options *opti
         .private_dir = arena_printf(h->arena, "%s/%s", storage_pod_paths.private_dir, uid),
         .vsock_cid = vmi->spec.domain.devices.autoattach_vsock == OPT_TRUE ? 3 : 0,
         .vnc = true,
+        .virtiofs_socket_dir = "/var/run/kubevirt/virtiofs-containers", /* a container of the pod for each */
         .now = time(NULL),
         .serial_log = vmi->spec.domain.devices.log_serial_console != OPT_FALSE,
     };
