@@ -423,8 +423,10 @@ static int run(struct applier *a, const struct net_action *action, struct error 
 }
 
 /* An undo that finds its object gone, or the old state back, has nothing left to do. */
-static bool undone_already(int r)
+static bool undone_already(const struct net_action *undo, int r)
 {
+    if (undo->op == NET_OP_LINK_LEARNING && r == -EOPNOTSUPP)
+        return true; /* the link is in no bridge (any more, or yet) */
     return r == -ENODEV || r == -EEXIST || r == -EADDRNOTAVAIL || r == -ESRCH || r == -ENOENT;
 }
 
@@ -436,7 +438,7 @@ static int undo_one(struct applier *a, const struct net_action *undo, struct err
 
     if (r >= 0)
         return 0;
-    if (undone_already(r)) {
+    if (undone_already(undo, r)) {
         log_debug("undo of the network: %s %s: %s", net_op_name(undo->op), undo->link, error_message(e));
         return 0;
     }

@@ -189,7 +189,7 @@ int net_journal_add(struct net_journal *j, const struct net_plan *plan, struct e
         const struct net_interface *n = &plan->interfaces.items[i];
         const char **link;
 
-        if (!n->has_tap || n->present)
+        if ((!n->has_tap && !n->passt_argv) || n->present)
             continue;
         link = NET_LIST_ADD(j->arena, &j->links);
         if (!link)
