@@ -323,9 +323,13 @@ static int observe_sysctl(struct observer *ob, const char *key, struct error **r
 
 static int observe_sysctls(struct observer *ob, struct error **ret_error)
 {
-    static const char *const keys[] = {"net/ipv4/ip_forward", "net/ipv4/conf/all/arp_ignore",
-                                       "net/ipv4/ping_group_range", "net/ipv4/ip_unprivileged_port_start",
-                                       "net/ipv6/conf/all/forwarding"};
+    static const char *const keys[] = {"net/ipv4/ip_forward",
+                                       "net/ipv4/conf/all/arp_ignore",
+                                       "net/ipv4/ping_group_range",
+                                       "net/ipv4/ip_unprivileged_port_start",
+                                       "net/ipv6/conf/all/forwarding",
+                                       "net/bridge/bridge-nf-call-iptables",
+                                       "net/bridge/bridge-nf-call-ip6tables"};
 
     for (size_t i = 0; i < ELEMENTSOF(keys); i++) {
         int r = observe_sysctl(ob, keys[i], ret_error);

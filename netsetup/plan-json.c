@@ -66,9 +66,13 @@ json_t *net_action_to_json(const struct net_action *a)
 /* Keys of sysctls that plans set: a stored undo may write no other file. */
 static bool sysctl_is_planned(const char *key)
 {
-    static const char *const exact[] = {"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding",
-                                        "net/ipv4/conf/all/arp_ignore", "net/ipv4/ping_group_range",
-                                        "net/ipv4/ip_unprivileged_port_start"};
+    static const char *const exact[] = {"net/ipv4/ip_forward",
+                                        "net/ipv6/conf/all/forwarding",
+                                        "net/ipv4/conf/all/arp_ignore",
+                                        "net/ipv4/ping_group_range",
+                                        "net/ipv4/ip_unprivileged_port_start",
+                                        "net/bridge/bridge-nf-call-iptables",
+                                        "net/bridge/bridge-nf-call-ip6tables"};
     const char *name, *leaf;
 
     for (size_t i = 0; i < ELEMENTSOF(exact); i++)

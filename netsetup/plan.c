@@ -13,6 +13,8 @@
 #define KEY_FORWARD6  "net/ipv6/conf/all/forwarding"
 #define KEY_ARPIGNORE "net/ipv4/conf/all/arp_ignore"
 #define KEY_PING      "net/ipv4/ping_group_range"
+#define KEY_BRIDGE4   "net/bridge/bridge-nf-call-iptables"
+#define KEY_BRIDGE6   "net/bridge/bridge-nf-call-ip6tables"
 #define KEY_PORTS     "net/ipv4/ip_unprivileged_port_start"
 
 #define DEFAULT_CIDR4   "10.0.2.0/24"
@@ -584,6 +586,14 @@ static void plan_masquerade(struct planner *p, struct net_interface *n, const st
                 "the guest's ports answer on the pod's 127.0.0.1");
     if (v6)
         step_sysctl(p, KEY_FORWARD6, "1", false, "packets pass between the pod's address and the guest");
+    /* Where br_netfilter is loaded it would translate a packet while it is bridged, and send it back by the port that
+     * it came from, which a bridge refuses: the guest could not reach itself by the pod's address. */
+    if (net_observed_sysctl(p->observed, KEY_BRIDGE4))
+        step_sysctl(p, KEY_BRIDGE4, "0", false,
+                    "packets are translated where they are routed, not where they are bridged");
+    if (v6 && net_observed_sysctl(p->observed, KEY_BRIDGE6))
+        step_sysctl(p, KEY_BRIDGE6, "0", false,
+                    "packets are translated where they are routed, not where they are bridged");
     plan_nat(p, n, interface, false, keep(p, ip_arena_text(p->arena, &guest)), n->gateway);
     if (v6)
         plan_nat(p, n, interface, true, keep(p, ip_arena_text(p->arena, &guest6)), n->server6);
