@@ -2,12 +2,15 @@
 """vmlet explain on every manifest of the golden tests, on bad input, and without anything of the host."""
 import json
 import re
+import subprocess
 
 import pytest
-from conftest import TOP, environment
+from conftest import TOP, VMLET, environment
 
-MANIFESTS = sorted((TOP / "tests" / "golden" / "manifests").glob("*.yaml"))
-FAULT = re.compile(r"^[^:\n]+:\d+:\d+: \S*: .+$")
+GOLDEN = TOP / "tests" / "golden" / "manifests"
+MANIFESTS = sorted([*GOLDEN.glob("*.yaml"), *GOLDEN.glob("*.json")])
+BAD = sorted((GOLDEN / "bad").glob("*.yaml"))
+FAULT = re.compile(r"^[^:\n]+:\d+:\d+: \S.*$")
 
 SMALL = """apiVersion: kubevirt.io/v1
 kind: VirtualMachineInstance
@@ -53,6 +56,25 @@ def test_golden_manifests(vmlet, path, accel):
         if not device["what"].startswith("UUID ") and not re.search(r"(:[0-9a-f]{2}){5}", device["what"]):
             assert device["what"] in summary.stdout
     assert "\x1b" not in summary.stdout + summary.stderr
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda p: p.stem)
+def test_bad_manifests(vmlet, path):
+    result = vmlet("explain", path, "--accel", "tcg", "--qemu-version", "10.0")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert lines
+    for line in lines:  # a fault of the whole file has no line of its own
+        assert FAULT.match(line) or line.startswith(f"{path}: "), line
+
+
+def test_several_machines(vmlet):
+    path = GOLDEN / "bad" / "several-vms.yaml"
+    assert "choose one by --name (one, two)" in vmlet("explain", path).stderr
+    assert "/two (" in vmlet("explain", path, "--name", "two", "--accel", "tcg").stdout
+    result = vmlet("explain", path, "--name", "three")
+    assert result.returncode == 2 and "three" in result.stderr
 
 
 def test_summary(vmlet, small):
@@ -137,10 +159,6 @@ def test_no_such_file(vmlet):
 
 
 def test_full_disk(small):
-    import subprocess
-
-    from conftest import VMLET
-
     with open("/dev/full", "w", encoding="utf-8") as full:
         result = subprocess.run(
             [VMLET, "explain", small, "--accel", "tcg"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
