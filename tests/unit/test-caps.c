@@ -194,7 +194,7 @@ static void test_write_cache(void **state)
 /* Truncated and twisted ELF files end in -ENODATA, never outside the buffer (the sanitizer build looks). */
 static void test_build_id(void **state)
 {
-    _cleanup_free_ char *path = NULL, *data = NULL, *self = NULL;
+    _cleanup_free_ char *path = NULL, *data = NULL;
     _cleanup_close_ int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     char hex[BUILD_ID_HEX_SIZE] = "";
     unsigned found = 0;
