@@ -34,6 +34,7 @@ static const struct own_flag own_flags[] = {
     {"--launcher-path", FLAG_VALUE, false, offsetof(struct context, launcher)},
     {"--termination-log", FLAG_VALUE, false, OPTION(termination_log)},
     {"--container-disk-dir", FLAG_VALUE, true, OPTION(container_disk_dir)},
+    {"--private-dir", FLAG_VALUE, true, OPTION(private_dir)},
     {"--uid", FLAG_VALUE, true, OPTION(uid)},
 };
 
@@ -111,12 +112,11 @@ static int default_launcher(char *path, size_t size)
 
 int monitor_options_parse(int argc, const char *const *argv, struct monitor_options *ret, struct error **ret_error)
 {
-    const char *private_dir = getenv("XDG_CONFIG_HOME"); /* so does KubeVirt's pod name it for the launcher */
     struct context context = {
         .options =
             {
                 .container_disk_dir = "/var/run/kubevirt/container-disks",
-                .private_dir = private_dir && *private_dir ? private_dir : "/var/run/kubevirt-private",
+                .private_dir = "/var/run/kubevirt-private",
                 .termination_log = "/dev/termination-log",
             },
         .launcher = getenv("VMLET_LAUNCHER"),
@@ -169,7 +169,8 @@ void monitor_options_usage(void)
           "                            " LAUNCHER_DEFAULT ")\n"
           "  --termination-log PATH    where to write what happened to the guest (else /dev/termination-log, if it is\n"
           "                            there)\n"
-          "  --container-disk-dir DIR, --uid UID   are read here too, and passed on like all other flags\n\n"
+          "  --container-disk-dir DIR, --private-dir DIR, --uid UID\n"
+          "                            are read here too, and passed on like all other flags\n\n"
           "Exit code: the launcher's; 128 + N if signal N killed it; 1 for a fault of the monitor.\n",
           stdout);
 }

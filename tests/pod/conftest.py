@@ -123,11 +123,12 @@ class Pod:
         self.termination = self.dir / "termination-log"
         argv = [
             str(programs / "virt-launcher-monitor"), "--uid", UID, "--container-disk-dir", str(inside / "disks"),
-            "--termination-log", str(inside / "termination-log"), *flags,
+            "--private-dir", str(inside / "private"), "--termination-log", str(inside / "termination-log"), *flags,
         ]
         env = dict(
-            os.environ, XDG_CONFIG_HOME=str(inside / "private"), STATE_DIR=str(inside / "private" / UID),
-            ASAN_OPTIONS="detect_leaks=0",  # it looks by ptrace, which the filter forbids
+            os.environ, STATE_DIR=str(inside / "private" / UID),
+            # leaks are looked for by ptrace, which the filter forbids; a SIGSEGV is to kill
+            ASAN_OPTIONS="detect_leaks=0:handle_segv=0",
             POD_DIR=str(self.dir), POD_BIN=str(self.bin), POD_CAPS=caps,
             **{key: str(value) for key, value in environment.items() if value is not None},
         )

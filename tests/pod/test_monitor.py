@@ -45,7 +45,7 @@ def test_passes_flags_on(pod):
     assert p.wait() == 0
     arguments = [line.split(" ", 1)[1].strip() for line in p.out.rest() if line.startswith("argument ")]
     assert arguments == [
-        "--uid", UID, "--container-disk-dir", "/mnt/pod/disks", "--qemu-timeout", "278s", "--name", "vm",
+        "--uid", UID, "--container-disk-dir", "/mnt/pod/disks", "--private-dir", "/mnt/pod/private", "--qemu-timeout", "278s", "--name", "vm",
         "--unknown-flag=x", "-v", "3",
     ]
 
