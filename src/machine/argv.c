@@ -2,9 +2,6 @@
 /* Options, texts and JSON objects: how a machine becomes words on a command line. */
 #include "machine/build.h"
 
-#include <limits.h>
-#include <stdio.h>
-
 #include "base/nearest.h"
 #include "base/utf8.h"
 

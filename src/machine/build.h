@@ -102,7 +102,7 @@ struct build {
 
     struct strbuf machine_option; /* grows by machine_set() until the end */
     MACHINE_LIST(struct pci_device) pci;
-    bool has_usb, has_audio, has_balloon, share_memory;
+    bool share_memory;
     unsigned usb_ports, scsi_units, sata_units;
     const char *watchdog_action;
 };

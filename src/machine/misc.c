@@ -265,23 +265,20 @@ static void host_usb(struct build *b, const struct node *at, const struct machin
     set_string(b, usb, "port", text(b, "%u", ++b->usb_ports));
 }
 
-static void host_display(struct build *b, const struct vmi_host_device *options, json_t *device)
+static const struct vmi_vgpu_display *wanted_display(const struct vmi_host_device *options)
 {
     const struct vmi_vgpu_display *display =
         options && options->virtual_gpu_options ? options->virtual_gpu_options->display : NULL;
-    bool on = display && display->enabled != OPT_FALSE;
 
-    set_string(b, device, "display", on ? "on" : "off");
-    if (on && (!display->ram_fb || vmi_feature_on(display->ram_fb)))
-        set_bool(b, device, "ramfb", true);
+    return display && display->enabled != OPT_FALSE ? display : NULL;
 }
 
+/* A frame buffer until the guest's driver runs; on unless the manifest turns it off. */
 static bool wants_ramfb(const struct vmi_host_device *options)
 {
-    const struct vmi_vgpu_display *display =
-        options && options->virtual_gpu_options ? options->virtual_gpu_options->display : NULL;
+    const struct vmi_vgpu_display *display = wanted_display(options);
 
-    return display && display->enabled != OPT_FALSE && (!display->ram_fb || vmi_feature_on(display->ram_fb));
+    return display && (!display->ram_fb || vmi_feature_on(display->ram_fb));
 }
 
 void host_device_add(struct build *b, const struct node *at, const char *name, const char *prefix,
@@ -294,7 +291,6 @@ void host_device_add(struct build *b, const struct node *at, const char *name, c
 
     if (!host && b->facts->assume)
         host = &assumed;
-
     if (!host) {
         host_fault(b, at, "%s: no device of this host was given to it (a device plugin does that in a cluster)", name);
         return;
@@ -312,7 +308,9 @@ void host_device_add(struct build *b, const struct node *at, const char *name, c
         else
             set_string(b, device, "host", host->address);
         if (mdev)
-            host_display(b, options, device);
+            set_string(b, device, "display", wanted_display(options) ? "on" : "off");
+        if (mdev && wants_ramfb(options))
+            set_bool(b, device, "ramfb", true);
         if (bootindex > 0)
             set_int(b, device, "bootindex", (uint64_t)bootindex);
         pci_add(b, device, PCI_PORT, at, text(b, "host device %s", name), NULL);
