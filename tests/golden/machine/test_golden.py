@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From manifests to command lines: compared with golden files, checked against QEMU's schemas, and started.
 
-Cases are the manifests of this folder and those of ../manifests that WHOLE lists. NAME.args has the command line (one argument a line) on
-x86_64 under TCG with QEMU 7.2; NAME.err the faults where the manifest is refused; NAME.VARIANT.args what comes out
-elsewhere: for another QEMU where it differs, and for `kvm` and `aarch64` where the manifest's head says
+Cases are the manifests of this folder and those of ../manifests that WHOLE lists. NAME.args has the command line
+(one argument a line) on x86_64 under TCG with QEMU 7.2; NAME.err the faults where the manifest is refused;
+NAME.VARIANT.args what comes out elsewhere: for another QEMU where it differs, and for `kvm` and `aarch64` where the manifest's head says
 "# variants: kvm aarch64". `pytest tests/golden/machine --regenerate` rewrites them all; read the diff.
 """
 import functools
@@ -24,9 +24,9 @@ TOP = HERE.parents[2]
 RENDER = os.environ.get("VMLET_RENDER", str(TOP / "build/tests/golden/machine/render"))
 # Of ../manifests: whole manifests of users. Others there are for the loader alone.
 WHOLE = """
-seed-kubevirt-smoke-fedora seed-testvm-v1alpha2-with-preset seed-ubuntu-amd-vm seed-ubuntu-amd-vmi seed-vm-
-cirros-v1alpha3 vm-alpine-multipvc vm-cirros vmi-alpine-efi vmi-host-disk vmi-kernel-boot vmi-masquerade vmi-
-migratable vmi-multus-multiple-net vmi-nocloud vmi-pvc vmi-replicaset-cirros vmi-usb
+seed-kubevirt-smoke-fedora seed-testvm-v1alpha2-with-preset seed-ubuntu-amd-vm seed-ubuntu-amd-vmi
+seed-vm-cirros-v1alpha3 vm-alpine-multipvc vm-cirros vmi-alpine-efi vmi-host-disk vmi-kernel-boot vmi-masquerade
+vmi-migratable vmi-multus-multiple-net vmi-nocloud vmi-pvc vmi-replicaset-cirros vmi-usb
 """.split()
 CASES = {p.stem: p for p in [*(HERE.parent / "manifests" / f"{n}.yaml" for n in WHOLE), *sorted(HERE.glob("*.yaml"))]}
 assert len(CASES) > 100, "manifests are missing"
