@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -28,6 +29,8 @@ static void child_exec(const struct child_options *o, struct child_fd *moved, in
     }
     if (o->new_process_group && setpgid(0, 0) < 0)
         goto fail;
+    if (o->file_mask)
+        umask(o->file_mask);
     if (o->limit_address_space) {
         struct rlimit limit = {o->limit_address_space, o->limit_address_space};
 

@@ -22,6 +22,7 @@ struct child_options {
     size_t n_fds;
     int stdin_fd, stdout_fd, stderr_fd; /* 0 or less: /dev/null for stdin; ours for stdout and stderr */
     int death_signal;                   /* PR_SET_PDEATHSIG; 0: the child outlives us */
+    mode_t file_mask;                   /* umask of the child; 0: ours */
     bool new_process_group;             /* ctrl-C on our terminal does not reach it */
     uint64_t limit_address_space;       /* RLIMIT_AS, bytes; 0: none */
     unsigned limit_cpu_seconds;         /* RLIMIT_CPU; 0: none */

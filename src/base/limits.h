@@ -58,6 +58,7 @@
 #define QGA_EXEC_POLL_MAX_USEC   (100 * USEC_PER_MSEC)
 #define TIMEOUT_QEMU_TERM_USEC   (2 * USEC_PER_SEC)  /* from SIGTERM to SIGKILL */
 #define TIMEOUT_QEMU_QUIT_USEC   (2 * USEC_PER_SEC)  /* from `quit` to SIGTERM */
+#define KILL_WAIT_MSEC           2000                /* for the end of a process after SIGKILL */
 #define TIMEOUT_QEMU_PROBE_USEC  (20 * USEC_PER_SEC) /* a throw-away QEMU without a machine, asked what it can do */
 #define TIMEOUT_ACCEL_PROBE_USEC (300 * USEC_PER_MSEC)
 #define TCG_TIMEOUT_FACTOR       10U
@@ -91,7 +92,8 @@
 #define LIMIT_NET_STATE_BYTES (1024U * 1024)       /* what netsetup keeps about one VM */
 
 /* Events kept for subscribers that come back. */
-#define LIMIT_EVENT_RING 1024U
+#define LIMIT_EVENT_RING       1024U
+#define LIMIT_EVENT_FILE_BYTES (1024U * 1024)
 
 /* Volumes. */
 #define LIMIT_DISK_BYTES         (1ULL << 50)          /* a disk that claims more is a trap, not a disk */

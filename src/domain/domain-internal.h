@@ -26,8 +26,8 @@ enum stop_phase {
 
 struct stop {
     enum stop_phase phase;
-    uint64_t asked_at, deadline; /* CLOCK_MONOTONIC; deadline UINT64_MAX: none */
-    uint64_t wall_asked_at;
+    uint64_t asked_at, deadline;           /* CLOCK_MONOTONIC; deadline UINT64_MAX: none */
+    uint64_t wall_asked_at, wall_deadline; /* CLOCK_REALTIME, for the state file; deadline 0: none */
     unsigned presses;
     bool agent_asked;
     char *why;
@@ -38,7 +38,7 @@ struct domain {
     sd_event *event;
     const struct vmi *vmi;
     struct machine *machine;
-    char *dir, *accel_reason;
+    char *dir, *accel_reason, *manifest;
     enum machine_accel accel;
     struct timeline *timeline;
     bool start_paused, die_with_us;
@@ -59,6 +59,7 @@ struct domain {
     struct qmp_client *qmp;
     struct qga_client *agent;
     struct console *console;
+    bool adopted;         /* started by a former launcher */
     bool agent_open;      /* the guest holds its end of the channel open */
     bool agent_connected; /* and the agent has answered */
     char *agent_version;
@@ -73,19 +74,28 @@ struct domain {
     struct stop stop;
     char *outcome;
     struct error *failure;
+    domain_done_fn adopted_done;
+    void *adopted_userdata;
     domain_ended_fn ended;
     void *ended_userdata;
 };
 
 /* spawn.c: opens the fds, starts helpers and QEMU, connects monitor, agent and console. */
 int domain_spawn(struct domain *d, struct error **ret_error);
+/* Connects to monitor, agent and console of a QEMU that listens (or will). */
+int domain_connect(struct domain *d, struct error **ret_error);
 void domain_stop_helpers(struct domain *d);
 /* qmp-events.c */
 void domain_on_qmp_event(struct qmp_client *client, const char *name, json_t *data, uint64_t timestamp_usec,
                          void *userdata);
-/* shutdown.c: QEMU is gone. */
+/* shutdown.c */
 void stop_done(struct stop *stop);
+/* Goes on with a stop that a former launcher began: pressed at wall_asked, forced at wall_deadline. */
+void domain_take_up_stop(struct domain *d, uint64_t wall_asked, uint64_t wall_deadline);
+/* freeze.c: goes on with a freeze that a former launcher began. */
+void domain_take_up_freeze(struct domain *d, uint64_t wall_deadline);
 /* domain.c */
+int domain_watch(struct domain *d, domain_ended_fn ended, void *userdata, struct error **ret_error);
 void domain_state_changed(struct domain *d);
 void domain_fail(struct domain *d, struct error *error); /* takes the error; the first one counts */
 /* agent.c */

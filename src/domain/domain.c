@@ -2,8 +2,10 @@
 #include "domain/domain.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -35,22 +37,51 @@ int domain_new(sd_event *event, const struct domain_options *options, struct dom
     d->dir = strdup(options->dir);
     d->accel_reason = strdup(options->accel_reason ? options->accel_reason : "");
     d->events = options->events;
+    d->manifest = options->manifest ? strdup(options->manifest) : NULL;
     d->since_wall = realtime_usec();
     d->guest_info = guest_info_new(event, domain_guest_info_changed, d);
-    if (!d->guest_info || !d->dir || !d->accel_reason)
+    if (!d->guest_info || !d->dir || !d->accel_reason || (options->manifest && !d->manifest))
         return error_oom(ret_error);
     *ret = TAKE_PTR(d);
     return 0;
 }
 
+/* After SIGKILL: reaps it if it is our child, and waits for its end if it is not. */
+static void wait_for_end(int pidfd)
+{
+    struct pollfd fd = {pidfd, POLLIN, 0};
+
+    while (poll(&fd, 1, KILL_WAIT_MSEC) < 0 && errno == EINTR)
+        ;
+    waitid(P_PIDFD, (id_t)pidfd, NULL, WEXITED | WNOHANG);
+}
+
+/* What a VM that has ended leaves of no use. Its logs stay. */
+static void remove_files(struct domain *d)
+{
+    static const char *const names[] = {"domain.json", "virt-vnc"};
+
+    STRV_FOREACH (path, d->sockets)
+        unlink(*path);
+    for (size_t i = 0; i < ELEMENTSOF(names); i++) {
+        _cleanup_free_ char *path = NULL;
+
+        if (d->dir && asprintf(&path, "%s/%s", d->dir, names[i]) >= 0)
+            unlink(path);
+    }
+}
+
 void domain_free(struct domain *d)
 {
+    bool killed;
+
     if (!d)
         return;
+    killed = d->pid > 0;
     d->ended = NULL;
-    if (d->pid > 0) {
+    if (killed) {
         kill(d->pid, SIGKILL);
-        waitpid(d->pid, NULL, 0);
+        wait_for_end(d->pidfd);
     }
     sd_event_source_disable_unref(d->exit_source);
     sd_event_source_disable_unref(d->ended_source);
@@ -62,8 +93,8 @@ void domain_free(struct domain *d)
     sd_event_source_disable_unref(d->thaw_timer);
     sd_event_source_disable_unref(d->clock_timer);
     console_free(d->console);
-    STRV_FOREACH (path, d->sockets)
-        unlink(*path);
+    if (!d->adopted || killed || (STATE_BIT(d->lifecycle.state) & STATES_FINAL))
+        remove_files(d); /* not those of a VM that could not be taken over, and runs on */
     strv_free(d->sockets);
     machine_free(d->machine);
     error_free(d->failure);
@@ -71,6 +102,7 @@ void domain_free(struct domain *d)
     fd_close(d->pidfd);
     free(d->dir);
     free(d->accel_reason);
+    free(d->manifest);
     free(d->agent_version);
     free(d->pause_volume);
     free(d->outcome);
@@ -125,6 +157,11 @@ void domain_fail(struct domain *d, struct error *error)
         kill(d->pid, SIGKILL);
 }
 
+static const char *describe_end(const siginfo_t *info)
+{
+    return info->si_code ? child_describe_status(info) : "ended (its exit status went to the monitor that reaped it)";
+}
+
 /* How it came to its end, for people. */
 static void set_outcome(struct domain *d, const siginfo_t *info)
 {
@@ -151,7 +188,7 @@ static void set_outcome(struct domain *d, const siginfo_t *info)
                      s->presses ? ", because the guest did not shut down in its grace period" : "",
                      s->why ? s->why : "");
     else
-        r = asprintf(&d->outcome, "QEMU %s", child_describe_status(info));
+        r = asprintf(&d->outcome, "QEMU %s", describe_end(info));
     if (r < 0)
         d->outcome = NULL;
 }
@@ -167,9 +204,21 @@ static int on_ended(sd_event_source *source, void *userdata)
     return 0;
 }
 
-static int on_qemu_exit(sd_event_source *source, const siginfo_t *info, void *userdata)
+/* The exit status, as far as it is ours to know: an adopted QEMU is reaped by the monitor. */
+static siginfo_t reap(int pidfd)
+{
+    siginfo_t info = {0};
+
+    if (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG) < 0 || info.si_pid == 0)
+        info = (siginfo_t){.si_code = 0};
+    return info;
+}
+
+static int on_qemu_exit(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
     struct domain *d = userdata;
+    siginfo_t status = reap(d->pidfd), *info = &status;
+    bool known = info->si_code != 0;
     bool started = d->qmp && qmp_client_get_version(d->qmp) != 0;
     _cleanup_free_ char *said = domain_read_qemu_log(d);
 
@@ -177,10 +226,10 @@ static int on_qemu_exit(sd_event_source *source, const siginfo_t *info, void *us
     d->exit_source = sd_event_source_disable_unref(d->exit_source);
     /* What the monitor still says belongs to the story (SHUTDOWN with its reason): it has been read by now, because
      * this source has a lower priority than the sockets. */
-    lifecycle_exited(&d->lifecycle, info->si_code != CLD_EXITED, info->si_status);
+    lifecycle_exited(&d->lifecycle, known && info->si_code != CLD_EXITED, known ? info->si_status : -1);
     if (!d->failure && (d->lifecycle.reason == REASON_CRASHED || d->lifecycle.reason == REASON_FAILED)) {
         error_set(&d->failure, started ? ERROR_QEMU_EXITED : ERROR_QEMU_START, ECHILD, "QEMU %s%s%s%s",
-                  child_describe_status(info), started ? "" : " before its monitor answered", said ? ": " : "",
+                  describe_end(info), started ? "" : " before its monitor answered", said ? ": " : "",
                   said ? said : " and wrote nothing");
     }
     set_outcome(d, info);
@@ -231,8 +280,13 @@ static void on_qmp_state(struct qmp_client *client, enum qmp_state state, const 
     case QMP_DISCONNECTED:
         on_qmp_lost(d, error);
         break;
-    case QMP_GREETING:
     case QMP_RUNNING:
+        if (d->start_paused && !d->adopted) { /* nobody resumes it but the user, as with KubeVirt */
+            d->lifecycle.reason = REASON_USER;
+            domain_state_changed(d);
+        }
+        break;
+    case QMP_GREETING:
         break;
     }
 }
@@ -242,6 +296,24 @@ static void on_first_output(void *userdata)
     struct domain *d = userdata;
 
     timeline_mark(d->timeline, MARK_CONSOLE);
+}
+
+int domain_watch(struct domain *d, domain_ended_fn ended, void *userdata, struct error **ret_error)
+{
+    int r;
+
+    qmp_client_set_event_handler(d->qmp, domain_on_qmp_event, d);
+    qmp_client_set_state_handler(d->qmp, on_qmp_state, d);
+    if (d->console)
+        console_set_first_output_handler(d->console, on_first_output, d);
+    r = sd_event_add_io(d->event, &d->exit_source, d->pidfd, EPOLLIN, on_qemu_exit, d);
+    if (r >= 0) /* after the sockets, so that the monitor's last words are heard before the end is told */
+        r = sd_event_source_set_priority(d->exit_source, SD_EVENT_PRIORITY_NORMAL + 10);
+    if (r < 0)
+        return error_errno(ret_error, r, "cannot watch QEMU");
+    d->ended = ended;
+    d->ended_userdata = userdata;
+    return 0;
 }
 
 int domain_start(struct domain *d, domain_ended_fn ended, void *userdata, struct error **ret_error)
@@ -254,20 +326,14 @@ int domain_start(struct domain *d, domain_ended_fn ended, void *userdata, struct
     timeline_mark(d->timeline, MARK_SPAWN);
     d->lifecycle.state = DOMAIN_PAUSED;
     d->lifecycle.reason = REASON_STARTING_UP;
-    qmp_client_set_event_handler(d->qmp, domain_on_qmp_event, d);
-    qmp_client_set_state_handler(d->qmp, on_qmp_state, d);
-    if (d->console)
-        console_set_first_output_handler(d->console, on_first_output, d);
-    /* after the sockets, so that the monitor's last words are heard before the end is told */
-    r = sd_event_add_child_pidfd(d->event, &d->exit_source, d->pidfd, WEXITED, on_qemu_exit, d);
-    if (r >= 0)
-        r = sd_event_source_set_priority(d->exit_source, SD_EVENT_PRIORITY_NORMAL + 10);
-    if (r >= 0 && !d->start_paused)
+    r = domain_watch(d, ended, userdata, ret_error);
+    if (r >= 0 && !d->start_paused) {
         r = qmp_client_invoke(d->qmp, "cont", NULL, on_cont, d); /* sent after the handshake */
+        if (r < 0)
+            error_errno(ret_error, r, "cannot talk to QEMU");
+    }
     if (r < 0)
-        return error_errno(ret_error, r, "cannot watch QEMU");
-    d->ended = ended;
-    d->ended_userdata = userdata;
+        return r;
     domain_state_changed(d); /* last: QEMU starts while the state file is written */
     return 0;
 }

@@ -25,6 +25,7 @@ struct domain_options {
     const struct vmi *vmi;   /* borrowed; outlives the domain */
     struct machine *machine; /* taken */
     const char *dir;         /* the VM's private directory; exists; sockets and logs go there */
+    const char *manifest;    /* the applied spec as JSON text, for the state file; copied; NULL: cannot be adopted */
     enum machine_accel accel;
     const char *accel_reason;  /* for the status; copied */
     struct timeline *timeline; /* borrowed; outlives the domain */
@@ -40,6 +41,9 @@ int domain_new(sd_event *event, const struct domain_options *options, struct dom
 void domain_free(struct domain *domain);
 DEFINE_CLEANUP(struct domain *, domain_free)
 
+/* The answer to an action. */
+typedef void (*domain_done_fn)(struct domain *domain, const struct error *error, void *userdata);
+
 /*
  * Opens what QEMU inherits, starts the helpers and QEMU. 0: QEMU was executed; what follows is told by events. The
  * handler is called once when the VM has ended, or could not start: `error` says why it failed (NULL: an end that is no
@@ -48,8 +52,13 @@ DEFINE_CLEANUP(struct domain *, domain_free)
 typedef void (*domain_ended_fn)(struct domain *domain, const struct error *error, void *userdata);
 int domain_start(struct domain *domain, domain_ended_fn ended, void *userdata, struct error **ret_error);
 
-/* The answer to an action. */
-typedef void (*domain_done_fn)(struct domain *domain, const struct error *error, void *userdata);
+/*
+ * Instead of domain_start(): takes over the QEMU that a former launcher started. The machine must be the same one
+ * (its sockets are). `done` is called when the state of the VM is known. On failure the VM is left as it is.
+ */
+struct domain_state_file;
+int domain_adopt(struct domain *domain, const struct domain_state_file *state, domain_ended_fn ended, void *userdata,
+                 domain_done_fn done, void *done_userdata, struct error **ret_error);
 
 int domain_pause(struct domain *domain, domain_done_fn done, void *userdata);
 int domain_unpause(struct domain *domain, domain_done_fn done, void *userdata);

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "domain/events.h"
 
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/uio.h>
 
+#include "base/fd.h"
 #include "base/limits.h"
+#include "base/strbuf.h"
 #include "domain/timeline.h"
 
 struct event_subscription {
@@ -19,6 +23,9 @@ struct event_log {
     uint64_t next, oldest;
     struct event_subscription *subscriptions;
     unsigned dispatching;
+    int file; /* -EBADF: not kept in a file */
+    char *path;
+    size_t file_bytes;
 };
 
 struct event_log *event_log_new(void)
@@ -26,7 +33,7 @@ struct event_log *event_log_new(void)
     struct event_log *log = calloc(1, sizeof(*log));
 
     if (log)
-        log->next = log->oldest = 1;
+        *log = (struct event_log){.next = 1, .oldest = 1, .file = -EBADF};
     return log;
 }
 
@@ -56,12 +63,70 @@ void event_log_free(struct event_log *log)
         s->log = NULL; /* its owner frees it */
     for (size_t i = 0; i < LIMIT_EVENT_RING; i++)
         json_decref(log->ring[i]);
+    fd_close(log->file);
+    free(log->path);
     free(log);
+}
+
+/* The file anew, with the events that are still kept. */
+static int rewrite_file(struct event_log *log)
+{
+    _cleanup_(strbuf_done) struct strbuf text = {0};
+    int fd, r;
+
+    for (uint64_t n = log->oldest; n < log->next; n++) {
+        json_t *event = log->ring[n % LIMIT_EVENT_RING];
+        _cleanup_free_ char *line = event ? json_dumps(event, JSON_COMPACT) : NULL;
+
+        if (line)
+            strbuf_printf(&text, "%s\n", line);
+    }
+    if (text.failed)
+        return -ENOMEM;
+    r = file_write_atomic(log->path, strbuf_text(&text), text.length, 0600, NULL);
+    if (r < 0)
+        return r;
+    fd = open(log->path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return -errno;
+    fd_close(log->file);
+    log->file = fd;
+    log->file_bytes = text.length;
+    return 0;
+}
+
+/* Takes the reference; NULL counts as an event, too. */
+static void keep(struct event_log *log, json_t *event)
+{
+    json_t **slot = &log->ring[log->next % LIMIT_EVENT_RING];
+
+    json_decref(*slot);
+    *slot = event;
+    log->next++;
+    if (log->next - log->oldest > LIMIT_EVENT_RING)
+        log->oldest = log->next - LIMIT_EVENT_RING;
+}
+
+static void write_line(struct event_log *log, json_t *event)
+{
+    _cleanup_free_ char *line = event && log->file >= 0 ? json_dumps(event, JSON_COMPACT) : NULL;
+    struct iovec parts[2];
+    ssize_t n;
+
+    if (!line)
+        return;
+    if (log->file_bytes > LIMIT_EVENT_FILE_BYTES && rewrite_file(log) >= 0)
+        return; /* this event is in it */
+    parts[0] = (struct iovec){line, strlen(line)};
+    parts[1] = (struct iovec){(char *)"\n", 1};
+    n = writev(log->file, parts, 2);
+    if (n > 0)
+        log->file_bytes += (size_t)n;
 }
 
 void event_log_add(struct event_log *log, const char *type, const char *reason, json_t *body, const char *message, ...)
 {
-    json_t *event, **slot = &log->ring[log->next % LIMIT_EVENT_RING];
+    json_t *event;
     _cleanup_free_ char *text = NULL;
     char stamp[40];
     va_list ap;
@@ -79,11 +144,8 @@ void event_log_add(struct event_log *log, const char *type, const char *reason, 
         json_decref(body);
     }
     /* A number is used up even when memory is out: the reader then sees a gap and not a repeated number. */
-    json_decref(*slot);
-    *slot = event;
-    log->next++;
-    if (log->next - log->oldest > LIMIT_EVENT_RING)
-        log->oldest = log->next - LIMIT_EVENT_RING;
+    keep(log, event);
+    write_line(log, event);
     if (!event)
         return;
     json_incref(event);
@@ -106,9 +168,37 @@ uint64_t event_log_oldest(const struct event_log *log)
     return log->oldest;
 }
 
-void event_log_set_next(struct event_log *log, uint64_t next)
+static void load_line(struct event_log *log, const char *line, size_t length)
 {
-    log->next = log->oldest = MAX(next, (uint64_t)1);
+    json_t *event = json_loadb(line, length, 0, NULL);
+    json_int_t number = json_integer_value(json_object_get(event, "seq"));
+
+    if (number < (json_int_t)log->next) { /* cut off, or not ours */
+        json_decref(event);
+        return;
+    }
+    if ((uint64_t)number > log->next) { /* a gap: what is before it is not kept */
+        log->next = log->oldest = (uint64_t)number;
+    }
+    keep(log, event);
+}
+
+int event_log_persist(struct event_log *log, const char *path, struct error **ret_error)
+{
+    _cleanup_free_ char *text = NULL;
+    size_t length = 0;
+    int r;
+
+    log->path = strdup(path);
+    if (!log->path)
+        return error_oom(ret_error);
+    r = file_read(path, (size_t)LIMIT_EVENT_FILE_BYTES * 4, &text, &length, NULL);
+    for (char *line = text, *end; r >= 0 && line && (end = strchr(line, '\n')); line = end + 1)
+        load_line(log, line, (size_t)(end - line));
+    r = rewrite_file(log);
+    if (r < 0)
+        return error_errno(ret_error, r, "cannot keep the events in %s", path);
+    return 0;
 }
 
 int event_log_subscribe(struct event_log *log, uint64_t from, event_fn handler, void *userdata, uint64_t *ret_lost,

@@ -7,6 +7,7 @@
 
 #include <jansson.h>
 
+#include "base/error.h"
 #include "base/util.h"
 
 struct event_log;
@@ -27,8 +28,12 @@ void event_log_add(struct event_log *log, const char *type, const char *reason, 
 uint64_t event_log_next(const struct event_log *log);
 /* The number of the oldest event that is still kept (that of the next one when none is). */
 uint64_t event_log_oldest(const struct event_log *log);
-/* An adopted VM goes on counting where its former launcher stopped. */
-void event_log_set_next(struct event_log *log, uint64_t next);
+/*
+ * Keeps the events in a file too, one JSON object a line, bounded: a launcher that is killed loses none. What the file
+ * has of a former launcher is read first, so that numbers go on and a subscriber that comes back misses nothing. A line
+ * that was cut off by a crash is dropped.
+ */
+int event_log_persist(struct event_log *log, const char *path, struct error **ret_error);
 
 /* Calls handler for every kept event from number `from` on (0: only new ones) at once, then for each new one.
  * *ret_lost: how many between `from` and the oldest kept one are gone. */

@@ -108,6 +108,15 @@ int domain_unfreeze(struct domain *d, domain_done_fn done, void *userdata)
     return start(d, "guest-fsfreeze-thaw", on_thawed, 0, done, userdata);
 }
 
+void domain_take_up_freeze(struct domain *d, uint64_t wall_deadline)
+{
+    uint64_t now = realtime_usec();
+
+    d->thaw_deadline_wall = wall_deadline;
+    /* not before the agent had a chance to connect to us again */
+    arm_thaw(d, MAX(wall_deadline > now ? wall_deadline - now : 0, (uint64_t)USEC_PER_SEC));
+}
+
 static void on_auto_thawed(struct domain *d, const struct error *error, void *userdata)
 {
     if (!error)

@@ -24,6 +24,22 @@ const char *domain_reason_name(enum domain_reason reason)
     return reason < REASON_COUNT ? reason_names[reason] : "Unknown";
 }
 
+enum domain_state domain_state_from_name(const char *name)
+{
+    for (int i = 0; name && i < DOMAIN_STATE_COUNT; i++)
+        if (streq(domain_state_names[i], name))
+            return (enum domain_state)i;
+    return DOMAIN_NO_STATE;
+}
+
+enum domain_reason domain_reason_from_name(const char *name)
+{
+    for (int i = 0; name && i < REASON_COUNT; i++)
+        if (streq(reason_names[i], name))
+            return (enum domain_reason)i;
+    return REASON_UNKNOWN;
+}
+
 static bool set(struct lifecycle *l, enum domain_state state, enum domain_reason reason)
 {
     if ((STATE_BIT(l->state) & STATES_FINAL) || (l->state == state && l->reason == reason))

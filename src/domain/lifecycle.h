@@ -60,6 +60,9 @@ enum domain_reason {
 
 const char *domain_state_name(enum domain_state state);
 const char *domain_reason_name(enum domain_reason reason);
+/* NoState and Unknown for a name that is not known, or NULL. */
+enum domain_state domain_state_from_name(const char *name);
+enum domain_reason domain_reason_from_name(const char *name);
 /* The names in the order of the enum, NULL-terminated. */
 extern const char *const domain_state_names[];
 

@@ -197,7 +197,9 @@ int vm_prepare(const struct prepare_options *options, struct prepared *ret, stru
     if (vm_arch(options->vmi, &p.arch, faults) < 0)
         return error_set(ret_error, ERROR_BAD_MANIFEST, EINVAL, "the manifest has faults");
     r = qemu_caps_load(options->qemu, p.arch, &p.caps, ret_error);
-    if (r >= 0)
+    if (r >= 0 && options->known_accel)
+        p.accel = *options->known_accel;
+    else if (r >= 0)
         r = accel_choose(options->accel, p.arch, &p.accel, ret_error);
     if (r < 0)
         return r;

@@ -25,11 +25,12 @@ struct prepare_options {
     enum accel_wish accel;
     struct storage_options storage;
     enum vm_net net;
-    const char *tap;                      /* for VM_NET_TAP */
-    const char *kernel, *initrd, *append; /* instead of what the manifest says */
-    const char *firmware_dir;             /* --ovmf-path, or NULL */
-    bool touch_nothing;                   /* explain: make no image, run no probe of the images */
-    struct timeline *timeline;            /* may be NULL */
+    const char *tap;                        /* for VM_NET_TAP */
+    const char *kernel, *initrd, *append;   /* instead of what the manifest says */
+    const char *firmware_dir;               /* --ovmf-path, or NULL */
+    const struct accel_result *known_accel; /* of a VM that runs already: nothing is probed */
+    bool touch_nothing;                     /* explain: make no image, run no probe of the images */
+    struct timeline *timeline;              /* may be NULL */
 };
 
 struct prepared {

@@ -99,6 +99,21 @@ static int on_stop_timer(sd_event_source *source, uint64_t at, void *userdata)
     return 0;
 }
 
+void domain_take_up_stop(struct domain *d, uint64_t wall_asked, uint64_t wall_deadline)
+{
+    struct stop *s = &d->stop;
+    uint64_t wall = realtime_usec(), now = now_usec();
+
+    s->phase = STOP_ASKED;
+    s->wall_asked_at = wall_asked;
+    s->asked_at = now - MIN(now, wall - MIN(wall, wall_asked));
+    s->wall_deadline = wall_deadline;
+    s->deadline = wall_deadline == 0 ? UINT64_MAX : wall_deadline > wall ? now + (wall_deadline - wall) : now;
+    s->why = strdup("taken up from the former launcher");
+    ask(d);
+    arm_next(d);
+}
+
 static bool is_ended(const struct domain *d)
 {
     return d->pid <= 0 || (STATE_BIT(d->lifecycle.state) & STATES_FINAL);
@@ -117,6 +132,7 @@ void domain_shutdown(struct domain *d, uint64_t grace_usec, const char *why)
     }
     if (s->phase == STOP_ASKED) { /* a second request can bring the end nearer, never farther */
         s->deadline = MIN(s->deadline, deadline);
+        s->wall_deadline = s->deadline == UINT64_MAX ? 0 : s->wall_asked_at + (s->deadline - s->asked_at);
         ask(d);
         arm_next(d);
         return;
@@ -125,12 +141,14 @@ void domain_shutdown(struct domain *d, uint64_t grace_usec, const char *why)
     s->asked_at = now;
     s->wall_asked_at = realtime_usec();
     s->deadline = deadline;
+    s->wall_deadline = deadline == UINT64_MAX ? 0 : s->wall_asked_at + grace_usec;
     s->why = strdup(why);
     ask(d);
     arm_next(d);
     event_log_add(d->events, "Domain", "ShuttingDown", json_pack("{s:f}", "graceSeconds", (double)grace_usec / 1e6),
                   "asked the guest to shut down (%s): power button%s; it has %.0f s", why,
                   s->agent_asked ? " and guest agent" : "", (double)grace_usec / 1e6);
+    domain_write_state(d, NULL);
 }
 
 void domain_kill(struct domain *d, const char *why)

@@ -81,7 +81,7 @@ static int open_inherited(struct domain *d, const struct machine_fd *fds, size_t
     return fd >= 0 ? fd : error_errno(ret_error, errno, "cannot open %s", f->path ? f->path : "/dev/vhost-net");
 }
 
-/* The launcher's end of one of QEMU's sockets. */
+/* The launcher's end of one of QEMU's sockets; none of that role is no fault. */
 static int connect_role(const struct machine_fd *fds, size_t n, const char *role, int *ret_fd, struct error **ret_error)
 {
     for (size_t i = 0; i < n; i++)
@@ -90,8 +90,10 @@ static int connect_role(const struct machine_fd *fds, size_t n, const char *role
     return 0;
 }
 
-static int connect_sockets(struct domain *d, const struct machine_fd *fds, size_t n, struct error **ret_error)
+int domain_connect(struct domain *d, struct error **ret_error)
 {
+    size_t n;
+    const struct machine_fd *fds = machine_get_fds(d->machine, &n);
     _cleanup_close_ int qmp = -EBADF, agent = -EBADF, serial = -EBADF;
     _cleanup_free_ char *viewers = NULL;
     int r;
@@ -190,6 +192,7 @@ static int start_helpers(struct domain *d, int log_fd, struct error **ret_error)
             .stdout_fd = log_fd,
             .stderr_fd = log_fd,
             .death_signal = d->die_with_us ? SIGKILL : 0,
+            .file_mask = 077, /* the sockets that it makes itself are ours alone (VNC) */
             .new_process_group = true,
         };
         struct helper *h = &d->helpers[d->n_helpers];
@@ -280,7 +283,7 @@ int domain_spawn(struct domain *d, struct error **ret_error)
         inherited[opened] = (struct child_fd){r, fds[opened].number};
     }
     if (r >= 0)
-        r = connect_sockets(d, fds, n, ret_error);
+        r = domain_connect(d, ret_error);
     if (r >= 0) {
         _cleanup_(strv_freep) char **environment = NULL;
         struct child_options o = {
@@ -290,6 +293,7 @@ int domain_spawn(struct domain *d, struct error **ret_error)
             .stdout_fd = log_fd,
             .stderr_fd = log_fd,
             .death_signal = d->die_with_us ? SIGKILL : 0,
+            .file_mask = 077, /* the sockets that it makes itself are ours alone (VNC) */
             .new_process_group = true,
         };
 

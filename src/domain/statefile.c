@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* domain.json: what the next launcher needs to find this VM again, and the monitor to know which process it is. */
+#include "domain/statefile.h"
+
 #include <stdio.h>
 
+#include "base/child.h"
 #include "base/fd.h"
+#include "base/limits.h"
 #include "domain/domain-internal.h"
 
 #define STATE_FILE_VERSION 1
@@ -18,26 +21,124 @@ static char *boot_id(void)
     return id;
 }
 
+static json_t *usec(uint64_t value)
+{
+    return json_integer((json_int_t)value);
+}
+
+static json_t *to_json(const struct domain *d)
+{
+    _cleanup_free_ char *boot = boot_id();
+    json_t *state = json_pack("{s:i, s:s*, s:i, s:o, s:s, s:s, s:s*}", "version", STATE_FILE_VERSION, "bootId", boot,
+                              "pid", (int)d->pid, "startTime", usec(d->start_ticks), "name", d->vmi->name, "namespace",
+                              d->vmi->namespace_, "uid", d->vmi->uid);
+
+    json_object_set_new(state, "state", json_string(domain_state_name(d->lifecycle.state)));
+    json_object_set_new(state, "reason", json_string(domain_reason_name(d->lifecycle.reason)));
+    json_object_set_new(state, "since", usec(d->since_wall));
+    json_object_set_new(state, "accel", json_string(d->accel == MACHINE_ACCEL_KVM ? "kvm" : "tcg"));
+    json_object_set_new(state, "accelReason", json_string(d->accel_reason));
+    if (d->pause_volume)
+        json_object_set_new(state, "pauseVolume", json_string(d->pause_volume));
+    if (d->stop.phase != STOP_NONE) {
+        json_object_set_new(state, "stopAsked", usec(d->stop.wall_asked_at));
+        json_object_set_new(state, "stopDeadline", usec(d->stop.wall_deadline));
+    }
+    if (d->thaw_deadline_wall)
+        json_object_set_new(state, "thawDeadline", usec(d->thaw_deadline_wall));
+    json_object_set_new(state, "uuid", json_string(d->vmi->spec.domain.firmware.uuid));
+    if (d->manifest)
+        json_object_set_new(state, "manifest", json_string(d->manifest));
+    return state;
+}
+
 int domain_write_state(const struct domain *d, struct error **ret_error)
 {
-    _cleanup_free_ char *path = NULL, *text = NULL, *boot = boot_id();
-    json_t *state;
+    _cleanup_free_ char *path = NULL, *text = NULL;
+    json_t *state = to_json(d);
     int r;
 
-    if (asprintf(&path, "%s/domain.json", d->dir) < 0) {
+    text = state ? json_dumps(state, JSON_INDENT(2)) : NULL;
+    json_decref(state);
+    if (!text || asprintf(&path, "%s/" STATE_FILE_NAME, d->dir) < 0) {
         path = NULL;
         return error_oom(ret_error);
     }
-    state = json_pack("{s:i, s:s*, s:I, s:I, s:s, s:s, s:s*, s:s, s:s, s:I, s:s*, s:I}", "version", STATE_FILE_VERSION,
-                      "bootId", boot, "pid", (json_int_t)d->pid, "startTime", (json_int_t)d->start_ticks, "name",
-                      d->vmi->name, "namespace", d->vmi->namespace_, "uid", d->vmi->uid, "state",
-                      domain_state_name(d->lifecycle.state), "reason", domain_reason_name(d->lifecycle.reason),
-                      "sequence", (json_int_t)event_log_next(d->events), "pauseVolume", d->pause_volume, "thawDeadline",
-                      (json_int_t)d->thaw_deadline_wall);
-    text = state ? json_dumps(state, JSON_INDENT(2)) : NULL;
-    json_decref(state);
-    if (!text)
-        return error_oom(ret_error);
     r = file_write_atomic(path, text, strlen(text), 0600, ret_error);
     return error_wrap(ret_error, r, "cannot save the state of %s", d->vmi->domain_name);
+}
+
+static uint64_t number(const json_t *state, const char *key)
+{
+    json_int_t n = json_integer_value(json_object_get(state, key));
+
+    return n > 0 ? (uint64_t)n : 0;
+}
+
+static const char *text_of(const json_t *state, const char *key)
+{
+    return json_string_value(json_object_get(state, key));
+}
+
+static int check(struct domain_state_file *s, const char *path, struct error **ret_error)
+{
+    _cleanup_free_ char *boot = boot_id();
+    const char *of_boot = text_of(s->json, "bootId");
+    uint64_t ticks;
+
+    if (number(s->json, "version") != STATE_FILE_VERSION)
+        return error_set(ret_error, ERROR_BAD_DATA, EBADMSG, "%s has version %llu, which this launcher does not know",
+                         path, (unsigned long long)number(s->json, "version"));
+    if (!of_boot || !boot || !streq(of_boot, boot))
+        return error_set(ret_error, ERROR_NOT_FOUND, ESTALE, "%s is of another boot", path);
+    s->pid = (pid_t)number(s->json, "pid");
+    s->start_ticks = number(s->json, "startTime");
+    if (s->pid <= 0 || process_start_time(s->pid, &ticks) < 0)
+        return error_set(ret_error, ERROR_NOT_FOUND, ESTALE, "QEMU (pid %d) of %s is gone", (int)s->pid, path);
+    if (ticks != s->start_ticks)
+        return error_set(ret_error, ERROR_NOT_FOUND, ESTALE,
+                         "QEMU of %s is gone, and its pid %d is another process's now", path, (int)s->pid);
+    return 0;
+}
+
+int domain_state_read(const char *dir, struct domain_state_file *ret, struct error **ret_error)
+{
+    _cleanup_(domain_state_done) struct domain_state_file s = {0};
+    _cleanup_free_ char *path = NULL, *text = NULL;
+    size_t length;
+    int r;
+
+    if (asprintf(&path, "%s/" STATE_FILE_NAME, dir) < 0) {
+        path = NULL;
+        return error_oom(ret_error);
+    }
+    r = file_read(path, LIMIT_RPC_REQUEST_BYTES * 2, &text, &length, ret_error);
+    if (r < 0)
+        return r;
+    s.json = json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL);
+    if (!json_is_object(s.json))
+        return error_set(ret_error, ERROR_BAD_DATA, EBADMSG, "%s is no JSON object", path);
+    r = check(&s, path, ret_error);
+    if (r < 0)
+        return r;
+    s.manifest = text_of(s.json, "manifest");
+    s.uuid = text_of(s.json, "uuid");
+    s.accel = text_of(s.json, "accel");
+    s.accel_reason = text_of(s.json, "accelReason");
+    s.pause_volume = text_of(s.json, "pauseVolume");
+    s.since_wall = number(s.json, "since");
+    s.stop_asked_wall = number(s.json, "stopAsked");
+    s.stop_deadline_wall = number(s.json, "stopDeadline");
+    s.thaw_deadline_wall = number(s.json, "thawDeadline");
+    s.state = domain_state_from_name(text_of(s.json, "state"));
+    s.reason = domain_reason_from_name(text_of(s.json, "reason"));
+    *ret = s;
+    s.json = NULL;
+    return 0;
+}
+
+void domain_state_done(struct domain_state_file *state)
+{
+    json_decref(state->json);
+    *state = (struct domain_state_file){0};
 }

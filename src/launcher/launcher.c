@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "launcher/launcher.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/arena.h"
 #include "base/fd.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "domain/control.h"
 #include "domain/prepare.h"
+#include "domain/statefile.h"
 
 #define WAITING_MAX 32U /* Sync calls that wait for the VM to run */
 
@@ -71,6 +74,9 @@ static void on_event(json_t *event, void *userdata)
         log_info("the guest runs");
         answer_waiting(l, NULL);
     }
+    if (streq(type, "Domain") && streq(reason, "Paused") &&
+        streq_ptr(json_string_value(json_object_get(event, "stateReason")), "User"))
+        answer_waiting(l, NULL); /* startStrategy: Paused */
     if (streq(type, "Agent") && streq(reason, "Connected"))
         timeline_log(l->timeline, l->vmi->domain_name);
 }
@@ -103,7 +109,9 @@ static void on_domain_ended(struct domain *domain, const struct error *error, vo
 /* ---- Sync ---------------------------------------------------------------------------------------------------------
  */
 
-static int prepare(struct launcher *l, struct faults *faults, struct error **ret_error)
+/* known: of a VM that runs already; NULL: one that is to be started. */
+static int prepare(struct launcher *l, const struct accel_result *known, struct faults *faults,
+                   struct error **ret_error)
 {
     const struct launcher_options *lo = &l->options;
     struct prepare_options o = {
@@ -118,7 +126,9 @@ static int prepare(struct launcher *l, struct faults *faults, struct error **ret
             },
         .net = VM_NET_POD,
         .firmware_dir = lo->ovmf_path,
-        .timeline = l->timeline,
+        .known_accel = known,
+        .touch_nothing = known != NULL,
+        .timeline = known ? NULL : l->timeline,
     };
 
     o.storage.paths.private_dir = lo->private_dir;
@@ -129,24 +139,15 @@ static int prepare(struct launcher *l, struct faults *faults, struct error **ret
     return vm_prepare(&o, &l->prepared, faults, ret_error);
 }
 
-static int start(struct launcher *l, struct faults *faults, struct error **ret_error)
+static int make_domain(struct launcher *l, const char *manifest, struct error **ret_error)
 {
-    const char *uid = l->vmi->uid ? l->vmi->uid : l->options.uid ? l->options.uid : l->vmi->spec.domain.firmware.uuid;
-    int r;
-
-    l->dir = path_below(l->options.private_dir, uid);
-    if (!l->dir)
-        return error_oom(ret_error);
-    r = mkdir_parents(l->dir, 0700, ret_error);
-    if (r >= 0)
-        r = prepare(l, faults, ret_error);
-    if (r < 0)
-        return r;
     const char *strategy = l->vmi->spec.start_strategy;
+    _cleanup_free_ char *events = path_below(l->dir, "events.log");
     struct domain_options o = {
         .vmi = l->vmi,
         .machine = TAKE_PTR(l->prepared.machine),
         .dir = l->dir,
+        .manifest = manifest,
         .accel = l->prepared.accel.accel,
         .accel_reason = l->prepared.accel.text,
         .timeline = l->timeline,
@@ -156,15 +157,43 @@ static int start(struct launcher *l, struct faults *faults, struct error **ret_e
             (uint64_t)opt_int_or(l->vmi->spec.termination_grace_period_seconds, DEFAULT_GRACE_PERIOD_SECONDS) *
             USEC_PER_SEC,
     };
+    int r;
+
     r = domain_new(l->event, &o, &l->domain, ret_error);
     if (r < 0)
         return r;
+    if (!events || event_log_persist(l->events, events, NULL) < 0)
+        log_warning("the events of the VM are not kept in a file: a launcher that is killed loses them");
     control_set_domain(l->control, l->domain);
+    return 0;
+}
+
+static void drop_domain(struct launcher *l)
+{
+    control_set_domain(l->control, NULL);
+    domain_free(l->domain);
+    l->domain = NULL;
+}
+
+static int start(struct launcher *l, const char *text, struct faults *faults, struct error **ret_error)
+{
+    const char *uid = l->vmi->uid ? l->vmi->uid : l->options.uid ? l->options.uid : l->vmi->spec.domain.firmware.uuid;
+    int r;
+
+    l->dir = path_below(l->options.private_dir, uid);
+    if (!l->dir)
+        return error_oom(ret_error);
+    r = mkdir_parents(l->dir, 0700, ret_error);
+    if (r >= 0)
+        r = prepare(l, NULL, faults, ret_error);
+    if (r < 0)
+        return r;
+    r = make_domain(l, text, ret_error);
+    if (r < 0)
+        return r;
     r = domain_start(l->domain, on_domain_ended, l, ret_error);
     if (r < 0) {
-        control_set_domain(l->control, NULL);
-        domain_free(l->domain);
-        l->domain = NULL;
+        drop_domain(l);
         return r;
     }
     event_disarm_timer(l->qemu_timer);
@@ -194,7 +223,7 @@ static int sync_text(struct launcher *l, const char *text, const char *source, s
         return r;
     timeline_mark(l->timeline, MARK_MANIFEST);
     log_info("bringing up the VM %s", l->vmi->domain_name);
-    r = start(l, faults, ret_error);
+    r = start(l, text, faults, ret_error);
     if (r < 0)
         forget(l);
     return r;
@@ -259,7 +288,11 @@ static void on_sync(struct rpc_call *call, json_t *params, void *userdata)
 int launcher_sync_text(struct launcher *l, const char *text, const char *source, struct error **ret_error)
 {
     _cleanup_(faults_done) struct faults faults = {0};
-    int r = sync_text(l, text, source, &faults, ret_error);
+    int r;
+
+    if (l->domain) /* taken over: it is this one */
+        return 0;
+    r = sync_text(l, text, source, &faults, ret_error);
 
     if (r < 0 && faults.count > 0) {
         _cleanup_free_ char *list = faults_format(&faults);
@@ -267,6 +300,100 @@ int launcher_sync_text(struct launcher *l, const char *text, const char *source,
         return error_set(ret_error, ERROR_BAD_MANIFEST, r, "the manifest has %zu faults:\n%s", faults.count,
                          list ? list : "");
     }
+    return r;
+}
+
+/* ---- adoption ------------------------------------------------------------------------------------------------------
+ */
+
+static void on_adopted(struct domain *domain, const struct error *error, void *userdata)
+{
+    struct launcher *l = userdata;
+
+    if (domain_get_lifecycle(domain)->state == DOMAIN_RUNNING)
+        answer_waiting(l, NULL);
+}
+
+/* What a VM of a former boot, or one that is gone, has left in its directory. */
+static void remove_stale(const char *dir)
+{
+    static const char *const names[] = {STATE_FILE_NAME, "qmp.sock",     "agent.sock",
+                                        "serial.sock",   "virt-serial0", "virt-vnc"};
+
+    for (size_t i = 0; i < ELEMENTSOF(names); i++) {
+        _cleanup_free_ char *path = path_below(dir, names[i]);
+
+        if (path)
+            unlink(path);
+    }
+}
+
+static int adopt(struct launcher *l, const struct domain_state_file *state, struct error **ret_error)
+{
+    _cleanup_(faults_done) struct faults faults = {.source = "domain.json"};
+    struct accel_result accel = {.accel = state->accel && streq(state->accel, "kvm") ? MACHINE_ACCEL_KVM
+                                                                                     : MACHINE_ACCEL_TCG};
+    int r;
+
+    snprintf(accel.text, sizeof(accel.text), "%s", state->accel_reason ? state->accel_reason : "");
+    if (!state->manifest)
+        return error_set(ret_error, ERROR_BAD_DATA, EBADMSG, "the state file has no manifest");
+    r = vmi_load_text(state->manifest, strlen(state->manifest), "domain.json", NULL, &l->vmi, &faults, ret_error);
+    if (r >= 0 && state->uuid)
+        l->vmi->spec.domain.firmware.uuid = arena_strdup(l->vmi->arena, state->uuid);
+    if (r >= 0)
+        r = prepare(l, &accel, &faults, ret_error);
+    if (r >= 0)
+        r = make_domain(l, state->manifest, ret_error);
+    if (r < 0)
+        return r;
+    r = domain_adopt(l->domain, state, on_domain_ended, l, on_adopted, l, ret_error);
+    if (r < 0)
+        drop_domain(l);
+    else
+        event_disarm_timer(l->qemu_timer);
+    return r;
+}
+
+/* One directory below the private one: is it of a VM that runs? */
+static int try_dir(struct launcher *l, const char *name, struct error **ret_error)
+{
+    _cleanup_(domain_state_done) struct domain_state_file state = {0};
+    _cleanup_error_ struct error *e = NULL;
+    int r;
+
+    l->dir = path_below(l->options.private_dir, name);
+    if (!l->dir)
+        return error_oom(ret_error);
+    r = domain_state_read(l->dir, &state, &e);
+    if (r >= 0) {
+        r = adopt(l, &state, ret_error);
+        if (r < 0)
+            return error_wrap(ret_error, r, "cannot take over the VM in %s, which still runs (QEMU is pid %d)", l->dir,
+                              (int)state.pid);
+        return 1;
+    }
+    if (r != -ENOENT) {
+        log_info("nothing to take over: %s", error_message(e));
+        remove_stale(l->dir);
+    }
+    free(l->dir);
+    l->dir = NULL;
+    return 0;
+}
+
+/* A launcher that was killed, or replaced by a newer one, has left a VM running: go on with it. */
+static int adopt_if_any(struct launcher *l, struct error **ret_error)
+{
+    DIR *dir = opendir(l->options.private_dir);
+    struct dirent *entry;
+    int r = 0;
+
+    while (dir && r == 0 && (entry = readdir(dir)))
+        if (entry->d_name[0] != '.')
+            r = try_dir(l, entry->d_name, ret_error);
+    if (dir)
+        closedir(dir);
     return r;
 }
 
@@ -332,7 +459,9 @@ int launcher_new(sd_event *event, const struct launcher_options *options, struct
         r = event_arm_timer(event, &l->qemu_timer, options->qemu_timeout_usec, on_qemu_timeout, l);
     if (r < 0)
         return error_errno(ret_error, r, "cannot set up the event loop");
-    r = rpc_server_rename(control_get_server(l->control), l->socket, ret_error);
+    r = adopt_if_any(l, ret_error);
+    if (r >= 0)
+        r = rpc_server_rename(control_get_server(l->control), l->socket, ret_error);
     if (r < 0)
         return r;
     *ret = TAKE_PTR(l);
@@ -363,6 +492,14 @@ void launcher_stop(struct launcher *l, const char *why)
         domain_shutdown(l->domain, l->options.grace_usec, why);
     else
         finish(l, EXIT_OK);
+}
+
+void launcher_reexec(struct launcher *l, char **argv)
+{
+    log_info("executing the launcher anew; the VM runs on");
+    /* by name, not by /proc/self/exe: an upgrade has put another file in its place */
+    execvp(argv[0], argv);
+    log_error("cannot execute the launcher anew: %s; going on with this one", strerror(errno));
 }
 
 int launcher_exit_code(const struct launcher *l)

@@ -34,5 +34,7 @@ DEFINE_CLEANUP(struct launcher *, launcher_free)
 int launcher_sync_text(struct launcher *launcher, const char *text, const char *source, struct error **ret_error);
 /* SIGTERM: the orderly stop; without a VM the loop ends at once. */
 void launcher_stop(struct launcher *launcher, const char *why);
+/* SIGHUP: becomes the program that is now installed (an upgrade), which takes the VM over. Returns only on failure. */
+void launcher_reexec(struct launcher *launcher, char **argv);
 /* After the loop has ended. */
 int launcher_exit_code(const struct launcher *launcher);

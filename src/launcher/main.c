@@ -227,6 +227,14 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *inf
     return 0;
 }
 
+static char **own_argv;
+
+static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
+{
+    launcher_reexec(userdata, own_argv);
+    return 0;
+}
+
 static int run(const struct flags *flags, struct timeline *timeline, struct error **ret_error)
 {
     static const int signals[] = {SIGTERM, SIGINT, SIGQUIT};
@@ -269,6 +277,12 @@ static int run(const struct flags *flags, struct timeline *timeline, struct erro
         if (r < 0)
             return error_errno(ret_error, r, "cannot watch signals");
     }
+    sigemptyset(&set);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    r = sd_event_add_signal(event, NULL, SIGHUP, on_hangup, launcher);
+    if (r < 0)
+        return error_errno(ret_error, r, "cannot watch SIGHUP");
     log_info("ready");
     if (standalone && *standalone) {
         r = launcher_sync_text(launcher, standalone, "STANDALONE_VMI", ret_error);
@@ -299,6 +313,7 @@ int main(int argc, char **argv)
     int r;
 
     timeline_mark(&timeline, MARK_EXEC);
+    own_argv = argv;
     log_init("virt-launcher", verbosity && atoi(verbosity) >= 4 ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
     if (parse_flags(argc, argv, &flags) < 0)
         return EXIT_BAD_INPUT;

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from conftest import PATIENCE, VMLET, is_alive, wait_until
+from vmlet_lab import PATIENCE, VMLET, is_alive, wait_until
 
 
 def test_exec_passes_output_and_code_on(lab):

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Taking over a VM whose launcher died or was replaced. QEMU listens on the same sockets; what it says about its state
+ * is asked, what only the former launcher knew (why it is paused, a stop or a freeze under way) is in the state file.
+ */
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/child.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/strv.h"
+#include "domain/domain-internal.h"
+#include "domain/statefile.h"
+
+static void on_status(struct qmp_client *client, json_t *result, const struct error *error, void *userdata)
+{
+    struct domain *d = userdata;
+    const char *status = json_string_value(json_object_get(result, "status"));
+    struct lifecycle *l = &d->lifecycle;
+
+    if (error || !status)
+        return; /* the monitor is gone, and the pidfd tells the rest */
+    /* qapi/run-state.json: RunState. The reason that the state file has stands while the state is the same. */
+    if (streq(status, "running"))
+        lifecycle_resumed(l);
+    else if (streq(status, "io-error"))
+        l->io_error = true, lifecycle_stopped(l);
+    else if (streq(status, "suspended"))
+        lifecycle_suspended(l);
+    else if (streq(status, "guest-panicked"))
+        l->panicked = true, lifecycle_stopped(l);
+    else if (streq(status, "shutdown"))
+        lifecycle_shutdown(l, NULL);
+    else if (l->state != DOMAIN_PAUSED)
+        lifecycle_stopped(l);
+    event_log_add(d->events, "Domain", domain_state_name(l->state),
+                  json_pack("{s:s, s:s, s:b}", "state", domain_state_name(l->state), "stateReason",
+                            domain_reason_name(l->reason), "adopted", 1),
+                  "took over the running VM (QEMU is pid %d)", (int)d->pid);
+    domain_write_state(d, NULL);
+    if (d->adopted_done)
+        d->adopted_done(d, NULL, d->adopted_userdata);
+    d->adopted_done = NULL;
+}
+
+/* Whether the guest holds the agent's channel open is told by an event only when it changes. */
+static void on_chardevs(struct qmp_client *client, json_t *result, const struct error *error, void *userdata)
+{
+    struct domain *d = userdata;
+    json_t *chardev;
+    size_t i;
+
+    json_array_foreach (result, i, chardev) {
+        const char *label = json_string_value(json_object_get(chardev, "label"));
+
+        if (label && streq(label, MACHINE_ROLE_AGENT) && json_is_true(json_object_get(chardev, "frontend-open")))
+            domain_agent_channel(d, true);
+    }
+}
+
+static int open_process(struct domain *d, const struct domain_state_file *state, struct error **ret_error)
+{
+    uint64_t ticks;
+
+    d->pidfd = (int)syscall(SYS_pidfd_open, state->pid, 0);
+    if (d->pidfd < 0)
+        return error_errno(ret_error, errno, "cannot watch QEMU (pid %d)", (int)state->pid);
+    /* the pid was checked before it was opened: once more, now that it cannot be reused any longer */
+    if (process_start_time(state->pid, &ticks) < 0 || ticks != state->start_ticks)
+        return error_set(ret_error, ERROR_NOT_FOUND, ESTALE, "QEMU (pid %d) ended just now", (int)state->pid);
+    d->pid = state->pid;
+    d->start_ticks = state->start_ticks;
+    return 0;
+}
+
+/* What is to be removed at the VM's end. */
+static int list_sockets(struct domain *d)
+{
+    size_t n;
+    const struct machine_fd *fds = machine_get_fds(d->machine, &n);
+
+    for (size_t i = 0; i < n; i++)
+        if (fds[i].kind == MACHINE_FD_LISTEN && strv_append(&d->sockets, fds[i].path) < 0)
+            return -ENOMEM;
+    return 0;
+}
+
+int domain_adopt(struct domain *d, const struct domain_state_file *state, domain_ended_fn ended, void *userdata,
+                 domain_done_fn done, void *done_userdata, struct error **ret_error)
+{
+    int r;
+
+    d->adopted = true;
+    r = open_process(d, state, ret_error);
+    if (r >= 0)
+        r = domain_connect(d, ret_error);
+    if (r >= 0)
+        r = domain_watch(d, ended, userdata, ret_error);
+    if (r < 0) {
+        d->pid = 0; /* not ours to kill */
+        return r;
+    }
+    r = list_sockets(d);
+    if (r < 0) {
+        d->pid = 0;
+        return error_oom(ret_error);
+    }
+    d->lifecycle.state = state->state;
+    d->lifecycle.reason = state->reason;
+    d->since_wall = state->since_wall;
+    d->pause_volume = state->pause_volume ? strdup(state->pause_volume) : NULL;
+    d->adopted_done = done;
+    d->adopted_userdata = done_userdata;
+    r = qmp_client_invoke(d->qmp, "query-status", NULL, on_status, d);
+    if (r >= 0)
+        r = qmp_client_invoke(d->qmp, "query-chardev", NULL, on_chardevs, d);
+    if (r < 0) {
+        d->pid = 0;
+        return error_errno(ret_error, r, "cannot talk to QEMU");
+    }
+    if (state->stop_asked_wall)
+        domain_take_up_stop(d, state->stop_asked_wall, state->stop_deadline_wall);
+    if (state->thaw_deadline_wall)
+        domain_take_up_freeze(d, state->thaw_deadline_wall);
+    return 0;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* domain.json: what the next launcher needs to find a running VM again, and the monitor to know which process it is. */
+#pragma once
+
+#include <jansson.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+#include "domain/domain.h"
+
+#define STATE_FILE_NAME "domain.json"
+
+struct domain_state_file {
+    json_t *json; /* the whole; the strings below are borrowed from it */
+    pid_t pid;
+    uint64_t start_ticks;
+    const char *manifest; /* the applied spec, YAML or JSON text */
+    const char *uuid;     /* of the machine: one that the manifest leaves open is drawn anew at each reading */
+    const char *accel, *accel_reason;
+    enum domain_state state;
+    enum domain_reason reason;
+    uint64_t since_wall, stop_asked_wall, stop_deadline_wall, thaw_deadline_wall;
+    const char *pause_volume;
+};
+
+/*
+ * Reads the state of a VM that may still run. -ENOENT: there is none. -ESTALE: it is of another boot, or its process is
+ * gone (the pid may belong to another one by now): nothing to adopt. -EBADMSG, ERROR_BAD_DATA: not readable.
+ */
+int domain_state_read(const char *dir, struct domain_state_file *ret, struct error **ret_error);
+void domain_state_done(struct domain_state_file *state);
