@@ -62,8 +62,9 @@ static void put64(unsigned char *at, uint64_t value)
     memcpy(at, &value, sizeof(value));
 }
 
-/* The header cluster of an empty image: refcount table in cluster 1, its only block in 2, the L1 table from 3 on. */
-static void fill_header(unsigned char header[CLUSTER], uint64_t size, uint32_t l1_entries, const char *backing_path,
+/* The start of the header cluster of an empty image: refcount table in cluster 1, its only block in 2, the L1 table
+ * from 3 on. */
+static void fill_header(unsigned char header[4096], uint64_t size, uint32_t l1_entries, const char *backing_path,
                         const char *backing_format)
 {
     size_t at = HEADER_LENGTH;
@@ -94,19 +95,20 @@ static int write_qcow2(int fd, uint64_t size, const char *backing_path, const ch
 {
     uint32_t l1_entries = (uint32_t)((size + BYTES_PER_L2_TABLE - 1) / BYTES_PER_L2_TABLE);
     uint64_t clusters = 3 + ((uint64_t)l1_entries * 8 + CLUSTER - 1) / CLUSTER;
-    _cleanup_free_ unsigned char *buffer = calloc(3, CLUSTER);
-    unsigned char *refcounts = buffer ? buffer + 2 * (size_t)CLUSTER : NULL;
+    unsigned char header[4096] = {0}, table[8], refcounts[2 * 512] = {0};
     int r;
 
-    if (!buffer)
-        return -ENOMEM;
-    fill_header(buffer, size, l1_entries, backing_path, backing_format);
-    put64(buffer + CLUSTER, 2ULL * CLUSTER);
-    for (uint64_t i = 0; i < clusters; i++) /* at most 260: LIMIT_DISK_BYTES */
+    fill_header(header, size, l1_entries, backing_path, backing_format);
+    put64(table, 2ULL * CLUSTER);
+    for (uint64_t i = 0; i < clusters; i++) /* at most 259: LIMIT_DISK_BYTES */
         refcounts[2 * i + 1] = 1;
-    r = fd_write_all(fd, buffer, 3 * (size_t)CLUSTER);
-    /* the L1 table is zeroes; its room is claimed, so that a full file system is found before the guest runs */
-    return r < 0 ? r : -posix_fallocate(fd, 3 * (off_t)CLUSTER, (off_t)(clusters - 3) * CLUSTER);
+    /* all room is claimed, so that a full file system is found before the guest runs; what is not written is zeroes */
+    r = -posix_fallocate(fd, 0, (off_t)(clusters * CLUSTER));
+    if (r == 0 && (pwrite(fd, header, sizeof(header), 0) != (ssize_t)sizeof(header) ||
+                   pwrite(fd, table, sizeof(table), CLUSTER) != (ssize_t)sizeof(table) ||
+                   pwrite(fd, refcounts, sizeof(refcounts), 2 * CLUSTER) != (ssize_t)sizeof(refcounts)))
+        r = errno ? -errno : -EIO;
+    return r;
 }
 
 int create_qcow2(const char *path, uint64_t size, const char *backing_path, const char *backing_format, unsigned owner,

@@ -147,7 +147,7 @@ int image_measure(const char *path, struct image *ret, struct error **ret_error)
 /* ---- the header ------------------------------------------------------------------------------------------------ */
 
 /* By the magic numbers at the start, as QEMU's block drivers and qemu-img know them. */
-static const char *foreign_format(const unsigned char *header, size_t length)
+const char *image_header_format(const unsigned char *header, size_t length)
 {
     static const struct {
         const char *format, *magic;
@@ -190,7 +190,7 @@ static uint32_t be32(const unsigned char *p)
 }
 
 /* Offsets: QEMU's docs/interop/qcow2.txt, "Header". NULL: nothing speaks against it so far. */
-static const char *qcow2_fault(const unsigned char *h, size_t length)
+const char *image_qcow2_fault(const unsigned char *h, size_t length)
 {
     if (length < 72)
         return "its qcow2 header is cut off";
@@ -220,8 +220,8 @@ static const char *qcow2_fault(const unsigned char *h, size_t length)
 /* ---- qemu-img -------------------------------------------------------------------------------------------------- */
 
 /* Its answer for an image whose header passed; the same questions again, of a reader that knows the whole format. */
-static int check_info(const char *text, const char *volume, const char *path, struct image *image,
-                      struct error **ret_error)
+int image_check_info(const char *text, const char *volume, const char *path, struct image *image,
+                     struct error **ret_error)
 {
     json_t *info = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
     const char *format = json_string_value(json_object_get(info, "format")), *fault = NULL;
@@ -283,7 +283,7 @@ static int examine_qcow2(int fd, const char *qemu_img, const char *volume, const
     if (code != 0)
         return error_set(ret_error, ERROR_IMAGE_REFUSED, EPERM, "volume %s: %s is refused: qemu-img info: %.*s", volume,
                          path, (int)(err ? MIN(strcspn(err, "\n"), (size_t)300) : 0), err ? err : "");
-    return check_info(out ? out : "", volume, path, image, ret_error);
+    return image_check_info(out ? out : "", volume, path, image, ret_error);
 }
 
 int image_examine(const struct image_source *source, const char *qemu_img, const char *volume, struct image *ret,
@@ -322,7 +322,7 @@ int image_examine(const struct image_source *source, const char *qemu_img, const
     n = pread(fd, header, sizeof(header), 0);
     if (n < 0)
         return error_errno(ret_error, errno, "volume %s: cannot read %s", volume, path);
-    format = foreign_format(header, (size_t)n);
+    format = image_header_format(header, (size_t)n);
     if (!format) {
         image.format = IMAGE_FORMAT_RAW;
         *ret = image;
@@ -338,7 +338,7 @@ int image_examine(const struct image_source *source, const char *qemu_img, const
             error_set_remedy(*ret_error, "convert it: qemu-img convert -O raw SOURCE TARGET");
         return r;
     }
-    fault = qcow2_fault(header, (size_t)n);
+    fault = image_qcow2_fault(header, (size_t)n);
     if (fault)
         return refused(ret_error, volume, path, fault);
     image.format = IMAGE_FORMAT_QCOW2;

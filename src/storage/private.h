@@ -64,6 +64,12 @@ const char *image_format_name(const struct image *image);
 /* Opens and examines; ERROR_IMAGE_REFUSED says why not. `volume` is for messages. */
 int image_examine(const struct image_source *source, const char *qemu_img, const char *volume, struct image *ret,
                   struct error **ret_error);
+/* The parsers of what comes from outside, each for itself: for the fuzzer. The format that a header belongs to, NULL
+ * for none; what speaks against a qcow2 header, NULL for nothing; the answer of qemu-img info. */
+const char *image_header_format(const unsigned char *header, size_t length);
+const char *image_qcow2_fault(const unsigned char *header, size_t length);
+int image_check_info(const char *text, const char *volume, const char *path, struct image *image,
+                     struct error **ret_error);
 /* The examination will run qemu-img: the file has a header that is read. Only a hint about the time it takes. */
 bool image_needs_qemu_img(const struct image_source *source);
 /* The same for an image that we made ourselves: block sizes, O_DIRECT. */

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -388,7 +389,21 @@ static void test_qcow2_writer(void **state)
     assert_int_equal(create_qcow2(path, 512, deep, "raw", (unsigned)-1, &error), -ENAMETOOLONG);
 }
 
-/* Eight disks may not make a start 20 ms longer than one: the figure, with a wide margin for a busy machine. */
+static uint64_t cpu_usec(void)
+{
+    uint64_t sum = 0;
+
+    for (int i = 0; i < 2; i++) {
+        struct rusage u;
+
+        getrusage(i ? RUSAGE_CHILDREN : RUSAGE_SELF, &u);
+        sum += (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000U +
+               (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+    }
+    return sum;
+}
+
+/* Eight disks may not make a start 20 ms longer than one. In CPU time, which a busy machine does not stretch. */
 static void test_many_volumes(void **state)
 {
     static const char *const disks[] = {"a", "b", "c", "d", "e", "f", "g", "h", NULL};
@@ -407,13 +422,13 @@ static void test_many_volumes(void **state)
         pod_load(&pod, "", many ? disks : one, strbuf_text(&volumes));
         assert_int_equal(pod_plan(&pod, false, NULL, 0), 0);
         for (int i = 0; i < 5; i++) {
-            uint64_t begin = now_usec();
+            uint64_t begin = cpu_usec();
 
             pod_prepare(&pod);
-            best[many] = MIN(best[many], now_usec() - begin);
+            best[many] = MIN(best[many], cpu_usec() - begin);
         }
     }
-    print_message("1 volume: %.2f ms, 8 volumes: %.2f ms\n", (double)best[0] / 1000, (double)best[1] / 1000);
+    print_message("1 volume: %.2f ms of CPU, 8 volumes: %.2f ms\n", (double)best[0] / 1000, (double)best[1] / 1000);
     assert_true(best[1] < best[0] + 20000);
 }
 
