@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "qmp/shell/complete.h"
+
+#include "base/strv.h"
+#include "qmp/shell/line.h"
+
+struct candidates {
+    char **list;
+    const char *word;   /* what they have to start with */
+    const char *prefix; /* put in front of each */
+};
+
+static void add(struct candidates *c, const char *text, const char *suffix)
+{
+    _cleanup_free_ char *whole = NULL;
+
+    if (!text || asprintf(&whole, "%s%s%s", c->prefix, text, suffix) < 0 || !startswith(whole, c->word))
+        return;
+    STRV_FOREACH (known, c->list) {
+        if (streq(*known, whole))
+            return;
+    }
+    strv_append(&c->list, whole);
+}
+
+static json_t *ask(struct shell *sh, const char *command, json_t *arguments)
+{
+    json_t *result = NULL;
+
+    return shell_call(sh, command, arguments, &result, NULL) < 0 ? NULL : result;
+}
+
+static void add_names(struct candidates *c, json_t *list, const char *member)
+{
+    json_t *item;
+    size_t i;
+
+    json_array_foreach (list, i, item) {
+        const char *name = json_string_value(json_object_get(item, member));
+
+        if (name && *name)
+            add(c, name, "");
+    }
+    json_decref(list);
+}
+
+static void add_devices(struct shell *sh, struct candidates *c, const json_t *arguments)
+{
+    json_t *children = ask(sh, "qom-list", json_pack("{s:s}", "path", "/machine/peripheral")), *child;
+    size_t i;
+
+    json_array_foreach (children, i, child)
+        if (startswith(json_string_value(json_object_get(child, "type")), "child<"))
+            add(c, json_string_value(json_object_get(child, "name")), "");
+    json_decref(children);
+    add_names(c, ask(sh, "query-block", NULL), "device");
+}
+
+static void add_nodes(struct shell *sh, struct candidates *c, const json_t *arguments)
+{
+    add_names(c, ask(sh, "query-named-block-nodes", NULL), "node-name");
+}
+
+static void add_jobs(struct shell *sh, struct candidates *c, const json_t *arguments)
+{
+    add_names(c, ask(sh, "query-jobs", NULL), "id");
+}
+
+static void add_chardevs(struct shell *sh, struct candidates *c, const json_t *arguments)
+{
+    add_names(c, ask(sh, "query-chardev", NULL), "label");
+}
+
+static void add_types(struct shell *sh, struct candidates *c, const json_t *arguments)
+{
+    add_names(c, ask(sh, "qom-list-types", json_pack("{s:s, s:b}", "implements", "device", "abstract", false)), "name");
+}
+
+static void add_properties(struct shell *sh, struct candidates *c, const json_t *arguments)
+{
+    const char *path = json_string_value(json_object_get(arguments, "path"));
+
+    if (path)
+        add_names(c, ask(sh, "qom-list", json_pack("{s:s}", "path", path)), "name");
+}
+
+/* The children of what stands in front of the last '/'. */
+static void add_paths(struct shell *sh, struct candidates *c, const json_t *arguments)
+{
+    const char *typed = c->word + strlen(c->prefix), *slash = strrchr(typed, '/');
+    _cleanup_free_ char *parent = NULL, *prefix = NULL;
+    struct candidates inside = {.list = c->list, .word = c->word};
+    json_t *children, *child;
+    size_t i;
+
+    if (!slash) {
+        add(c, "/", "");
+        return;
+    }
+    parent = slash == typed ? strdup("/") : strndup(typed, (size_t)(slash - typed));
+    if (!parent || asprintf(&prefix, "%s%.*s/", c->prefix, (int)(slash - typed), typed) < 0)
+        return;
+    inside.prefix = prefix;
+    children = ask(sh, "qom-list", json_pack("{s:s}", "path", parent));
+    json_array_foreach (children, i, child)
+        if (startswith(json_string_value(json_object_get(child, "type")), "child<"))
+            add(&inside, json_string_value(json_object_get(child, "name")), "");
+    json_decref(children);
+    c->list = inside.list;
+}
+
+/* Where the values of an argument come from: by the names that QMP uses for such things. */
+static const struct {
+    const char *command; /* start of its name; NULL: any */
+    const char *key;
+    void (*add)(struct shell *sh, struct candidates *c, const json_t *arguments);
+} sources[] = {
+    {"job-", "id", add_jobs},
+    {"block-job-", "device", add_jobs},
+    {"device_add", "driver", add_types},
+    {"device_add", "drive", add_nodes},
+    {"device-list-properties", "typename", add_types},
+    {"chardev-", "id", add_chardevs},
+    {NULL, "job-id", add_jobs},
+    {NULL, "path", add_paths},
+    {NULL, "qom-path", add_paths},
+    {NULL, "property", add_properties},
+    {NULL, "node-name", add_nodes},
+    {NULL, "node", add_nodes},
+    {NULL, "base-node", add_nodes},
+    {NULL, "top-node", add_nodes},
+    {NULL, "target", add_nodes},
+    {NULL, "file", add_nodes},
+    {NULL, "backing", add_nodes},
+    {NULL, "overlay", add_nodes},
+    {NULL, "device", add_devices},
+    {NULL, "id", add_devices},
+    {NULL, "qdev", add_devices},
+};
+
+static void add_live(struct shell *sh, struct candidates *c, const char *command, const char *key,
+                     const json_t *arguments)
+{
+    for (size_t i = 0; i < ELEMENTSOF(sources); i++) {
+        if ((!sources[i].command || startswith(command, sources[i].command)) && streq(sources[i].key, key)) {
+            sources[i].add(sh, c, arguments);
+            return;
+        }
+    }
+}
+
+static void add_first_words(struct shell *sh, struct candidates *c)
+{
+    json_t *names = sh->schema ? qmp_schema_list(sh->schema, "command") : NULL, *name;
+    size_t i;
+
+    json_array_foreach (names, i, name)
+        if (sh->write || qmp_command_is_read_only(json_string_value(name), NULL) ||
+            strstr("qom-list-properties device-list-properties human-monitor-command", json_string_value(name)))
+            add(c, json_string_value(name), "");
+    json_decref(names);
+    for (const struct view *v = shell_views(); v->name; v++)
+        add(c, v->name, "");
+    for (const struct shell_word *w = shell_words(); w->name; w++)
+        add(c, w->name, "");
+    add(c, "agent", "");
+}
+
+static void add_keys(struct shell *sh, struct candidates *c, const char *command, const json_t *given)
+{
+    const char *dot = strrchr(c->word, '.');
+    _cleanup_free_ char *path = strndup(c->word, dot ? (size_t)(dot - c->word) : 0), *prefix = NULL;
+    json_t *members, *member;
+    size_t i;
+
+    if (!sh->schema || !path || asprintf(&prefix, "%s%s", path, dot ? "." : "") < 0)
+        return;
+    c->prefix = prefix;
+    members = qmp_schema_members(sh->schema, command, path, given);
+    json_array_foreach (members, i, member) {
+        const char *name = json_string_value(json_object_get(member, "name"));
+        bool object = streq(json_string_value(json_object_get(member, "type")), "object");
+
+        if (dot || !json_object_get(given, name))
+            add(c, name, object ? "." : "=");
+    }
+    json_decref(members);
+    c->prefix = "";
+}
+
+static void add_values(struct shell *sh, struct candidates *c, const char *command, const json_t *given)
+{
+    const char *equals = strchr(c->word, '='), *dot;
+    _cleanup_free_ char *key = strndup(c->word, (size_t)(equals - c->word)), *parent = NULL, *prefix = NULL;
+    json_t *members, *member, *value;
+    size_t i, k;
+
+    if (!key || asprintf(&prefix, "%s=", key) < 0)
+        return;
+    c->prefix = prefix;
+    dot = strrchr(key, '.');
+    parent = strndup(key, dot ? (size_t)(dot - key) : 0);
+    members = sh->schema && parent ? qmp_schema_members(sh->schema, command, parent, given) : NULL;
+    json_array_foreach (members, i, member) {
+        if (!streq(json_string_value(json_object_get(member, "name")), dot ? dot + 1 : key))
+            continue;
+        json_array_foreach (json_object_get(member, "values"), k, value)
+            add(c, json_string_value(value), "");
+    }
+    json_decref(members);
+    if (!c->list)
+        add_live(sh, c, command, dot ? dot + 1 : key, given);
+    c->prefix = "";
+}
+
+char **shell_complete(struct shell *shell, const char *before, const char *word)
+{
+    struct candidates c = {.word = word, .prefix = ""};
+    _cleanup_free_ char *command = NULL;
+    json_t *given = NULL;
+
+    before += strspn(before, " \t");
+    if (!*before) {
+        add_first_words(shell, &c);
+    } else if (startswith(before, "help ") || startswith(before, "watch ")) {
+        add_first_words(shell, &c);
+    } else if (startswith(before, "domblk")) {
+        add_devices(shell, &c, NULL);
+    } else if (line_parse(before, shell->schema, &command, &given, NULL) >= 0) {
+        if (strchr(word, '='))
+            add_values(shell, &c, command, given);
+        else
+            add_keys(shell, &c, command, given);
+    }
+    json_decref(given);
+    return c.list;
+}

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* qmp-shell(1). */
+#include <getopt.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/strv.h"
+#include "qmp/shell/terminal.h"
+#include "vmlet-config.h"
+
+/* DESIGN: the command server of the pod's VM. */
+#define LAUNCHER_SOCKET "/var/run/kubevirt/sockets/launcher-sock"
+
+static const char usage[] = "Usage: qmp-shell [OPTION]… [SOCKET]\n"
+                            "Looks into a virtual machine through QEMU's machine protocol.\n"
+                            "\n"
+                            "  SOCKET               a QMP socket of any QEMU; without it the VM of this pod,\n"
+                            "                       through its command server (read-only, logged there)\n"
+                            "  -c, --command LINE   runs the line and leaves; may be given several times\n"
+                            "  -w, --write          allows commands that change the VM\n"
+                            "  -j, --json           prints results as JSON, one a line\n"
+                            "  -H, --hmp            lines are human monitor commands\n"
+                            "      --agent SOCKET   the guest agent's socket, for `agent` and `domifaddr`\n"
+                            "      --schema FILE    a recorded query-qmp-schema instead of the VM's own\n"
+                            "  -V, --version        prints the version\n"
+                            "  -h, --help           prints this\n"
+                            "\n"
+                            "Without -c, lines are read from the terminal (`help` there), or from a pipe.\n"
+                            "Exit status: 0, 1 if a command failed, 2 for bad arguments, 124 if one timed out.\n";
+
+struct arguments {
+    struct session_options session;
+    char **commands;
+    const char *schema;
+    bool write, json, hmp;
+};
+
+enum {
+    OPTION_AGENT = 256,
+    OPTION_SCHEMA,
+};
+
+/* -1 to go on, or an exit code. */
+static int parse_arguments(int argc, char **argv, struct arguments *a)
+{
+    static const struct option options[] = {
+        {"command", required_argument, NULL, 'c'},
+        {"write", no_argument, NULL, 'w'},
+        {"json", no_argument, NULL, 'j'},
+        {"hmp", no_argument, NULL, 'H'},
+        {"agent", required_argument, NULL, OPTION_AGENT},
+        {"schema", required_argument, NULL, OPTION_SCHEMA},
+        {"version", no_argument, NULL, 'V'},
+        {"help", no_argument, NULL, 'h'},
+        {0},
+    };
+    int option;
+
+    while ((option = getopt_long(argc, argv, "c:wjHVh", options, NULL)) >= 0) {
+        switch (option) {
+        case 'c':
+            strv_append(&a->commands, optarg);
+            break;
+        case 'w':
+            a->write = true;
+            break;
+        case 'j':
+            a->json = true;
+            break;
+        case 'H':
+            a->hmp = true;
+            break;
+        case OPTION_AGENT:
+            a->session.agent_socket = optarg;
+            break;
+        case OPTION_SCHEMA:
+            a->schema = optarg;
+            break;
+        case 'V':
+            puts("qmp-shell " VMLET_VERSION);
+            return EXIT_OK;
+        case 'h':
+            fputs(usage, stdout);
+            return EXIT_OK;
+        default:
+            fputs("Try 'qmp-shell --help'.\n", stderr);
+            return EXIT_BAD_INPUT;
+        }
+    }
+    if (argc - optind > 1) {
+        fprintf(stderr, "qmp-shell: \"%s\" is one argument too many; only one SOCKET can be named\n", argv[optind + 1]);
+        return EXIT_BAD_INPUT;
+    }
+    a->session.socket = argv[optind];
+    a->session.server = LAUNCHER_SOCKET;
+    return -1;
+}
+
+static void on_event(const char *name, json_t *data, uint64_t usec, void *userdata)
+{
+    struct shell *shell = userdata;
+
+    if (shell->interactive)
+        terminal_event(shell, name, data, usec);
+    else if (!shell->events_off && shell_shows_event(shell, name))
+        shell_print_event(shell, name, data, usec);
+}
+
+static int on_interrupt(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
+{
+    struct shell *shell = userdata;
+
+    shell->quit = true;
+    session_interrupt(shell->session);
+    return 0;
+}
+
+static int run_commands(struct shell *shell, const struct arguments *a)
+{
+    char *line = NULL;
+    size_t size = 0;
+    int code = EXIT_OK;
+
+    for (char **c = a->commands; c && *c && !shell->quit; c++) {
+        int r = shell_run_line(shell, *c);
+
+        if (r < 0)
+            code = r == -ETIMEDOUT ? EXIT_TIMED_OUT : EXIT_FAILED;
+    }
+    while (!a->commands && !shell->quit && getline(&line, &size, stdin) >= 0) {
+        int r = shell_run_line(shell, line);
+
+        if (r < 0)
+            code = r == -ETIMEDOUT ? EXIT_TIMED_OUT : EXIT_FAILED;
+    }
+    free(line);
+    return code;
+}
+
+static int run(struct shell *shell, const struct arguments *a)
+{
+    _cleanup_error_ struct error *error = NULL;
+    sd_event_source *interrupt = NULL;
+    sigset_t set;
+    int code;
+
+    if (a->schema ? qmp_schema_load(a->schema, &shell->schema, &error) < 0 : shell_load_schema(shell, &error) < 0) {
+        if (a->schema || session_lost(shell->session)) {
+            shell_print_error(shell, error);
+            return (int)error_exit_code(error);
+        }
+        error_free(TAKE_PTR(error));
+    }
+    if (!shell->interactive) {
+        sigemptyset(&set);
+        sigaddset(&set, SIGINT);
+        sigprocmask(SIG_BLOCK, &set, NULL);
+        sd_event_add_signal(shell->event, &interrupt, SIGINT, on_interrupt, shell);
+        shell->events_off = true; /* until `events` asks for them */
+        code = run_commands(shell, a);
+        sd_event_source_disable_unref(interrupt);
+        return code;
+    }
+    fprintf(shell->out, "Connected to %s%s. `help` for help.\n", session_name(shell->session),
+            shell->write ? "" : ", read-only");
+    if (terminal_run(shell, &error) < 0) {
+        shell_print_error(shell, error);
+        return (int)error_exit_code(error);
+    }
+    return EXIT_OK;
+}
+
+int main(int argc, char **argv)
+{
+    _cleanup_error_ struct error *error = NULL;
+    struct arguments a = {0};
+    struct shell shell = {.out = stdout};
+    int code = parse_arguments(argc, argv, &a);
+
+    if (code >= 0)
+        return code;
+    log_init("qmp-shell", LOG_LEVEL_WARNING);
+    signal(SIGPIPE, SIG_IGN);
+    shell.write = a.write;
+    shell.json = a.json;
+    shell.hmp = a.hmp;
+    shell.interactive = !a.commands && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+    a.session.on_event = on_event;
+    a.session.userdata = &shell;
+    if (event_new(&shell.event) < 0 || session_open(shell.event, &a.session, &shell.session, &error) < 0) {
+        shell_print_error(&shell, error);
+        code = (int)error_exit_code(error);
+    } else {
+        code = run(&shell, &a);
+    }
+    shell_done(&shell);
+    sd_event_unref(shell.event);
+    strv_free(a.commands);
+    return code;
+}

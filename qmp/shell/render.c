@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "base/strbuf.h"
+#include "qmp/shell/shell.h"
+
+#define MAX_COLUMNS 16U
+#define MAX_CELL    60U
+
+const char *render_bytes(char *buffer, size_t size, uint64_t bytes)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+
+    while (value >= 1024 && unit + 1 < ELEMENTSOF(units)) {
+        value /= 1024;
+        unit++;
+    }
+    snprintf(buffer, size, unit == 0 || value == (double)(uint64_t)value ? "%.0f %s" : "%.1f %s", value, units[unit]);
+    return buffer;
+}
+
+/* One line for a cell: strings bare, the rest as JSON; control characters are what a guest may have put there. */
+static char *cell(const json_t *value)
+{
+    struct strbuf b = {0};
+    char *text;
+
+    if (!value || json_is_null(value))
+        return strdup("-");
+    if (!json_is_string(value) || qmp_json_big_number(value))
+        return qmp_json_dump(value, 0);
+    for (const char *p = json_string_value(value); *p; p++) {
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            strbuf_printf(&b, "\\x%02x", (unsigned char)*p);
+        else
+            strbuf_add(&b, p, 1);
+    }
+    text = strbuf_steal(&b);
+    return text;
+}
+
+/* Characters, not bytes: continuation bytes of UTF-8 take no room. */
+static size_t width(const char *text)
+{
+    size_t n = 0;
+
+    for (; *text; text++)
+        n += ((unsigned char)*text & 0xc0) != 0x80;
+    return n;
+}
+
+static void pad(FILE *out, const char *text, size_t columns)
+{
+    size_t n = width(text);
+
+    fputs(text, out);
+    for (; n < columns; n++)
+        fputc(' ', out);
+}
+
+static bool is_scalar(const json_t *value)
+{
+    return !json_is_object(value) && !json_is_array(value);
+}
+
+static void render_pairs(FILE *out, const json_t *object)
+{
+    size_t longest = 0;
+    const char *key;
+    json_t *value;
+
+    json_object_foreach ((json_t *)object, key, value)
+        longest = MAX(longest, width(key));
+    json_object_foreach ((json_t *)object, key, value) {
+        char *text = is_scalar(value) ? cell(value) : qmp_json_dump(value, 0);
+
+        pad(out, key, longest + 2);
+        fprintf(out, "%s\n", text ? text : "");
+        free(text);
+    }
+}
+
+struct column {
+    char name[32], title[32];
+    size_t width;
+};
+
+/* From "name:title name:title". */
+static size_t parse_columns(const char *text, struct column *columns)
+{
+    size_t n = 0;
+
+    while (text && *text && n < MAX_COLUMNS) {
+        size_t length = strcspn(text, " "), name = strcspn(text, ": ");
+
+        snprintf(columns[n].name, sizeof(columns[n].name), "%.*s", (int)name, text);
+        if (name < length)
+            snprintf(columns[n].title, sizeof(columns[n].title), "%.*s", (int)(length - name - 1), text + name + 1);
+        else
+            snprintf(columns[n].title, sizeof(columns[n].title), "%.*s", (int)name, text);
+        n++;
+        text += length + strspn(text + length, " ");
+    }
+    return n;
+}
+
+/* The members of the rows, in order of appearance; 0 when the rows do not fit a table. */
+static size_t find_columns(const json_t *rows, struct column *columns)
+{
+    size_t n = 0, i;
+    json_t *row;
+
+    json_array_foreach ((json_t *)rows, i, row) {
+        const char *key;
+        json_t *value;
+
+        if (!json_is_object(row))
+            return 0;
+        json_object_foreach (row, key, value) {
+            size_t c = 0;
+
+            while (c < n && !streq(columns[c].name, key))
+                c++;
+            if (!is_scalar(value) || (c == n && n == MAX_COLUMNS) || strlen(key) >= sizeof(columns[n].name))
+                return 0;
+            if (c == n) {
+                snprintf(columns[n].name, sizeof(columns[n].name), "%s", key);
+                snprintf(columns[n].title, sizeof(columns[n].title), "%s", key);
+                n++;
+            }
+        }
+    }
+    return n;
+}
+
+static void render_table(FILE *out, const json_t *rows, struct column *columns, size_t n)
+{
+    json_t *row;
+    size_t i;
+
+    for (size_t c = 0; c < n; c++)
+        columns[c].width = width(columns[c].title);
+    json_array_foreach ((json_t *)rows, i, row) {
+        for (size_t c = 0; c < n; c++) {
+            char *text = cell(json_object_get(row, columns[c].name));
+
+            columns[c].width = MAX(columns[c].width, text ? width(text) : 0);
+            free(text);
+        }
+    }
+    for (size_t c = 0; c < n; c++)
+        pad(out, columns[c].title, c + 1 < n ? columns[c].width + 2 : 0);
+    fputs("\n", out);
+    json_array_foreach ((json_t *)rows, i, row) {
+        for (size_t c = 0; c < n; c++) {
+            char *text = cell(json_object_get(row, columns[c].name));
+
+            pad(out, text ? text : "", c + 1 < n ? columns[c].width + 2 : 0);
+            free(text);
+        }
+        fputs("\n", out);
+    }
+}
+
+/* A list of texts, one a line: a command line, say. */
+static bool render_lines(FILE *out, const json_t *list)
+{
+    json_t *item;
+    size_t i;
+
+    json_array_foreach ((json_t *)list, i, item)
+        if (!json_is_string(item))
+            return false;
+    json_array_foreach ((json_t *)list, i, item) {
+        char *text = cell(item);
+
+        fprintf(out, "%s\n", text ? text : "");
+        free(text);
+    }
+    return true;
+}
+
+void render(FILE *out, const json_t *value, const char *columns_text)
+{
+    struct column columns[MAX_COLUMNS] = {0};
+    size_t n = 0;
+    char *text;
+
+    if (json_is_string(value) && !qmp_json_big_number(value)) { /* HMP's answers: text with CRLF */
+        for (const char *p = json_string_value(value); *p; p++)
+            if (*p != '\r')
+                fputc(*p, out);
+        if (json_string_length(value) > 0 && json_string_value(value)[json_string_length(value) - 1] != '\n')
+            fputc('\n', out);
+        return;
+    }
+    if (json_is_array(value) && json_array_size(value) > 0) {
+        if (render_lines(out, value))
+            return;
+        n = columns_text ? parse_columns(columns_text, columns) : find_columns(value, columns);
+        if (n > 0) {
+            render_table(out, value, columns, n);
+            return;
+        }
+    } else if (json_is_array(value)) {
+        fputs("(none)\n", out);
+        return;
+    } else if (json_is_object(value) && columns_text && !*columns_text) {
+        render_pairs(out, value);
+        return;
+    } else if (json_is_object(value) && json_object_size(value) == 0) {
+        fputs("ok\n", out);
+        return;
+    }
+    text = qmp_json_dump(value, 2);
+    fprintf(out, "%s\n", text ? text : "");
+    free(text);
+}

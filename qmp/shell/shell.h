@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The shell without its terminal: runs one line, prints the answer. */
+#pragma once
+
+#include <stdio.h>
+
+#include "qmp/shell/session.h"
+
+struct shell {
+    sd_event *event;
+    struct session *session;
+    struct qmp_schema *schema; /* NULL: could not be had; then nothing is checked or completed */
+    bool write, json, interactive;
+    bool hmp; /* lines are human monitor commands */
+    bool quit, failed; /* the last line failed */
+    char **events;     /* patterns of events to show; NULL: all */
+    bool events_off;
+    FILE *record;
+    char *transaction; /* lines of an open "transaction(", joined by LF; NULL: none */
+    FILE *out;
+    unsigned depth; /* of replay and watch */
+};
+
+/* 0, or a negative errno when the line failed (already printed). */
+int shell_run_line(struct shell *shell, const char *line);
+void shell_print_error(struct shell *shell, const struct error *error);
+void shell_print_event(struct shell *shell, const char *name, const json_t *data, uint64_t usec);
+bool shell_shows_event(const struct shell *shell, const char *name);
+/* Checks read-only and schema, then calls. arguments consumed. */
+int shell_call(struct shell *shell, const char *command, json_t *arguments, json_t **ret_result,
+               struct error **ret_error);
+/* Gets the schema from QEMU. */
+int shell_load_schema(struct shell *shell, struct error **ret_error);
+void shell_done(struct shell *shell);
+
+/* ---- built-in words, one row each ---- */
+struct shell_word {
+    const char *name, *arguments, *help;
+    int (*run)(struct shell *shell, char **words, const char *rest, struct error **ret_error);
+};
+const struct shell_word *shell_words(void);
+
+/* ---- views: what people ask of virsh ---- */
+struct view {
+    const char *name, *arguments, *help;
+    const char *columns; /* "name:title …" for a list; NULL: names and values */
+    int (*get)(struct shell *shell, char **words, json_t **ret, struct error **ret_error);
+};
+const struct view *shell_views(void);
+
+/* A table, a list of names and values, or JSON, as it fits the value. columns as in struct view, may be NULL. */
+void render(FILE *out, const json_t *value, const char *columns);
+/* 1.5 GiB */
+const char *render_bytes(char *buffer, size_t size, uint64_t bytes);
