@@ -243,14 +243,14 @@ static int on_qemu_exit(sd_event_source *source, int fd, uint32_t revents, void 
 
 /* ---- the way up: greeting, (balloon statistics), cont ----------------------------------------------------------- */
 
-static void on_cont(struct qmp_client *client, json_t *result, const struct error *error, void *userdata)
+static void on_started(struct qmp_client *client, json_t *result, const struct error *error, void *userdata)
 {
     struct domain *d = userdata;
 
     if (!error || qmp_client_get_state(client) != QMP_RUNNING)
         return; /* RESUME says that it runs, the pidfd that it ended, on_qmp_state() that the monitor is gone */
     _cleanup_error_ struct error *e = error_copy(error);
-    error_wrap(&e, 0, "cannot start the vCPUs");
+    error_wrap(&e, 0, "cannot start the guest");
     domain_fail(d, TAKE_PTR(e));
 }
 
@@ -316,6 +316,20 @@ int domain_watch(struct domain *d, domain_ended_fn ended, void *userdata, struct
     return 0;
 }
 
+/* `state: down` in the manifest: before the guest runs, so that it never sees the link up. */
+static void unplug_cables(struct domain *d)
+{
+    const struct vmi_devices *devices = &d->vmi->spec.domain.devices;
+
+    for (size_t i = 0; i < devices->interfaces.count; i++) {
+        const struct vmi_interface *nic = &devices->interfaces.items[i];
+        const char *id = machine_nic_id(d->machine, nic->name);
+
+        if (nic->state == VMI_LINK_DOWN && id)
+            qmp_client_invoke(d->qmp, "set_link", json_pack("{s:s, s:b}", "name", id, "up", 0), on_started, d);
+    }
+}
+
 int domain_start(struct domain *d, domain_ended_fn ended, void *userdata, struct error **ret_error)
 {
     int r;
@@ -327,8 +341,10 @@ int domain_start(struct domain *d, domain_ended_fn ended, void *userdata, struct
     d->lifecycle.state = DOMAIN_PAUSED;
     d->lifecycle.reason = REASON_STARTING_UP;
     r = domain_watch(d, ended, userdata, ret_error);
+    if (r >= 0)
+        unplug_cables(d);
     if (r >= 0 && !d->start_paused) {
-        r = qmp_client_invoke(d->qmp, "cont", NULL, on_cont, d); /* sent after the handshake */
+        r = qmp_client_invoke(d->qmp, "cont", NULL, on_started, d); /* sent after the handshake */
         if (r < 0)
             error_errno(ret_error, r, "cannot talk to QEMU");
     }

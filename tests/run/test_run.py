@@ -294,3 +294,19 @@ def test_help_names_every_option():
         for option in ("--disk", "--accel", "--net", "--kernel", "--initrd", "--append", "--timeout", "--console", "--state-dir", "--json"):
             assert option in text
     assert Path(VMLET).exists()
+
+
+def test_link_down_is_seen_by_the_guest(lab):
+    text = """
+apiVersion: kubevirt.io/v1
+kind: VirtualMachineInstance
+metadata: {name: tiny}
+spec:
+  domain:
+    devices:
+      interfaces: [{name: default, masquerade: {}, state: down}]
+    memory: {guest: 256Mi}
+  networks: [{name: default, pod: {}}]
+"""
+    done = lab.run("--exec", "cat /sys/class/net/eth0/carrier", manifest=lab.manifest(text=text))
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
