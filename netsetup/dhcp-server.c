@@ -93,6 +93,19 @@ static int add_io(struct dhcp_server *s, int fd, sd_event_io_handler_t handler, 
     return r < 0 ? error_errno(ret_error, r, "watch a socket") : 0;
 }
 
+/* Ports below 1024: the one capability that the servers need. */
+static int bind_port(int fd, const void *address, socklen_t size, int port, struct error **ret_error)
+{
+    int r;
+
+    if (bind(fd, address, size) >= 0)
+        return 0;
+    r = error_errno(ret_error, errno, "bind to UDP port %d", port);
+    if (r == -EACCES && ret_error)
+        error_set_remedy(*ret_error, "the process needs CAP_NET_BIND_SERVICE");
+    return r;
+}
+
 /* ---- DHCPv4 ---------------------------------------------------------------------------------------------------- */
 
 static void note_bound(struct dhcp_server *s, const uint8_t mac[6])
@@ -182,8 +195,9 @@ static int start4(struct dhcp_server *s, struct error **ret_error)
         if (r < 0)
             return r;
     }
-    if (bind(s->fd4, (struct sockaddr *)&any, sizeof(any)) < 0)
-        return error_errno(ret_error, errno, "bind to UDP port %d", DHCP4_SERVER_PORT);
+    r = bind_port(s->fd4, &any, sizeof(any), DHCP4_SERVER_PORT, ret_error);
+    if (r < 0)
+        return r;
     return add_io(s, s->fd4, on_request4, &s->source4, ret_error);
 }
 
@@ -237,8 +251,9 @@ static int start6(struct dhcp_server *s, struct error **ret_error)
         if (r < 0)
             return r;
     }
-    if (bind(s->fd6, (struct sockaddr *)&any, sizeof(any)) < 0)
-        return error_errno(ret_error, errno, "bind to UDP port %d", DHCP6_SERVER_PORT);
+    r = bind_port(s->fd6, &any, sizeof(any), DHCP6_SERVER_PORT, ret_error);
+    if (r < 0)
+        return r;
     return add_io(s, s->fd6, on_request6, &s->source6, ret_error);
 }
 
@@ -347,12 +362,8 @@ int dhcp_server_new(sd_event *event, const struct dhcp_config *config, struct dh
         r = start6(s, ret_error);
     if (r >= 0 && config->address6.family && config->router6.family && config->router_tap)
         r = start_advertisements(s, ret_error);
-    if (r < 0) {
-        error_wrap(ret_error, r, "DHCP server on %s", config->link);
-        if (r == -EACCES && ret_error)
-            error_set_remedy(*ret_error, "the process needs CAP_NET_BIND_SERVICE for ports 67 and 547");
-        return r;
-    }
+    if (r < 0)
+        return error_wrap(ret_error, r, "DHCP server on %s", config->link);
     *ret = TAKE_PTR(s);
     return 0;
 }

@@ -467,6 +467,9 @@ static void plan_bridge(struct planner *p, struct net_interface *n)
     step_bridge(p, n, bridge_mac, "joins the pod's NIC with the guest's");
     step_sysctl(p, keep(p, arena_printf(p->arena, "net/ipv6/conf/%s/accept_ra", names->bridge)), "0", true,
                 "advertisements are for the guest, not for the pod");
+    if (n->dhcp) /* the stand-in holds the guest's address: the kernel would drop a renewal as a martian */
+        step_sysctl(p, keep(p, arena_printf(p->arena, "net/ipv4/conf/%s/accept_local", names->bridge)), "1", true,
+                    "the guest renews its lease from an address that the pod's stand-in shows too");
     step_master(p, names->nic, names->bridge, "joins the bridge");
     undo(step(p, "frames to the guest are never held back by a stale entry",
               ACTION(LINK_LEARNING, names->nic, .value = "off")),

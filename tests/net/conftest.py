@@ -12,7 +12,9 @@ import re
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -194,6 +196,14 @@ class Lab:
     def plan(self, manifest, *more):
         return json.loads(self.netsetup("plan", manifest, "--json", *more).stdout)
 
+    def with_tun(self):
+        """What a program is started by that is to see /dev/net/tun as a pod does: there, and the launcher's to open."""
+        node = self.directory / "tun"
+        if not node.exists():
+            os.mknod(node, 0o600 | stat.S_IFCHR, os.makedev(10, 200))
+            os.chown(node, 107, 107)
+        return ["unshare", "-m", "sh", "-ec", f'mount --bind {node} /dev/net/tun; exec "$0" "$@"']
+
     def serve(self, manifest, hostname="testvm", resolv=RESOLV):
         """The servers of the launcher, as uid 107; ready when this returns."""
         (self.directory / "resolv.conf").write_text(resolv)
@@ -202,8 +212,8 @@ class Lab:
             state.touch()
         os.chown(state, 107, 107)
         log = open(self.directory / "serve.log", "a")
-        process = self.pod.popen(SERVE, manifest, self.cache, self.directory / "resolv.conf", hostname, state,
-                                 stdout=subprocess.PIPE, stderr=log)
+        process = self.pod.popen(*self.with_tun(), SERVE, manifest, self.cache, self.directory / "resolv.conf", hostname,
+                                 state, stdout=subprocess.PIPE, stderr=log)
         self.processes.append(process)
         assert process.stdout.readline() == "ready\n", (self.directory / "serve.log").read_text()
         return process
@@ -237,12 +247,14 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path):
-    made = Lab(tmp_path)
+def lab():
+    directory = Path(tempfile.mkdtemp(prefix="vmlet-net-"))  # pytest's own can be entered by root alone, not by uid 107
+    made = Lab(directory)
     try:
         yield made
     finally:
         made.close()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 UDHCPC_SCRIPT = r"""#!/bin/sh
@@ -261,10 +273,9 @@ bound|renew)
         done
     elif [ -n "$router" ]; then
         ip route replace default via "$router" dev "$interface"
-    fi ;;
-nak) echo nak >>"$LEASE.nak" ;;
+    fi
+    env >"$LEASE.new"; mv "$LEASE.new" "$LEASE" ;;
 esac
-env >"$LEASE.new"; mv "$LEASE.new" "$LEASE"
 """
 
 

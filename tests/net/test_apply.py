@@ -280,11 +280,11 @@ for _ in range(2):
     fcntl.ioctl(fd, 0x400454ca, struct.pack("16sH22x", b"tap0", 0x0002 | 0x1000 | 0x4000 | 0x0100))
     globals().setdefault("kept", []).append(fd)
 """
-    mode = os.stat("/dev/net/tun").st_mode & 0o777
     user = ["setpriv", "--reuid=107", "--regid=107", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]
-    if mode & 0o006 != 0o006:
-        user = []  # the device plug-in opens the node to the pod's user; here only root may
-    lab.pod.exec(*user, "python3", "-c", script)
+    lab.pod.exec(*lab.with_tun(), *user, "python3", "-c", script)
+    other = ["setpriv", "--reuid=108", "--regid=108", "--groups=107", "--bounding-set=-all", "--inh-caps=-all"]
+    os.chmod(lab.directory / "tun", 0o666)
+    assert lab.pod.exec(*lab.with_tun(), *other, "python3", "-c", script, check=False).returncode != 0
 
 
 def test_apply_takes_no_time(lab):
