@@ -342,6 +342,8 @@ char *net_plan_to_table(const struct net_plan *plan)
         return NULL;
     for (size_t i = 0; i < plan->interfaces.count; i++)
         table_interface(&b, &plan->interfaces.items[i]);
+    if (!plan->interfaces.count)
+        strbuf_printf(&b, "interface: none, so nothing is set up\n");
     if (plan->steps.count)
         strbuf_printf(&b, "%3s  %-52s  %-52s  %s\n", "#", "STEP", "UNDO", "WHY");
     for (size_t i = 0; i < plan->steps.count; i++) {
