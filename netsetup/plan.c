@@ -325,15 +325,18 @@ static const char *derived_mac(struct planner *p, const char *seed, const uint8_
     return keep(p, mac_arena_text(p->arena, mac));
 }
 
-/* Takes routes and addresses off the pod's link, so that each comes back by an undo of its own. */
+/* Takes routes and addresses off the pod's link, so that each comes back by an undo of its own: addresses first, then
+ * the routes on the link, then those by a gateway, which the kernel takes only when it can be reached. */
 static void plan_strip(struct planner *p, const char *link)
 {
-    for (size_t i = p->observed->routes.count; i-- > 0;) {
-        const struct net_route *r = &p->observed->routes.items[i];
+    for (int pass = 0; pass < 2; pass++) {
+        for (size_t i = p->observed->routes.count; i-- > 0;) {
+            const struct net_route *r = &p->observed->routes.items[i];
 
-        if (streq(r->link, link))
-            undo(step(p, "moves to the guest, by DHCP", ACTION(ROUTE_DELETE, link, .route = *r)),
-                 ACTION(ROUTE_ADD, link, .route = *r));
+            if (streq(r->link, link) && !*r->via == (pass == 1))
+                undo(step(p, "moves to the guest, by DHCP", ACTION(ROUTE_DELETE, link, .route = *r)),
+                     ACTION(ROUTE_ADD, link, .route = *r));
+        }
     }
     for (size_t i = p->observed->addresses.count; i-- > 0;) {
         const struct net_address *a = &p->observed->addresses.items[i];

@@ -14,6 +14,15 @@ TWO_NETWORKS = [{"name": "default", "pod": {}}, {"name": "blue", "multus": {"net
 BLUE = "pod16477688c0e"  # pod + the first 11 hex digits of sha256("blue")
 
 
+def calico(lab):
+    """A /32 address, and a gateway that only a route on the link leads to: it must come back first."""
+    lab.pod.sh("ip addr flush dev eth0 scope global; ip addr add 10.233.90.7/32 dev eth0; ip route add 169.254.1.1 dev eth0 "
+               "scope link; ip route add default via 169.254.1.1; ip route add 10.8.0.0/16 via 169.254.1.1; "
+               "ip -6 addr add fd00:244::7/128 dev eth0 nodad; ip -6 route add fd00:9::1 dev eth0; "
+               "ip -6 route replace default via fd00:9::1 dev eth0")
+    return lab.manifest("bridge")
+
+
 def has_dummy(lab):
     return run("ip", "-n", lab.node.name, "link", "add", "d0", "type", "dummy", check=False).returncode == 0
 
@@ -62,6 +71,7 @@ CASES = {
     "masquerade": lambda lab: lab.manifest("masquerade"),
     "masquerade with ports": lambda lab: lab.manifest(
         [{"name": "default", "masquerade": {}, "ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}]}]),
+    "off-link gateway": calico,
     "passt": lambda lab: lab.manifest([{"name": "default", "binding": {"name": "passt"}}]),
     "two networks": lambda lab: (
         lab.plug(lab.pod, BLUE, "ca:5f:48:41:7d:99", "192.168.9.5/24", gateway=False), lab.manifest(TWO, TWO_NETWORKS))[1],
