@@ -140,7 +140,7 @@ int child_run(const struct child_options *options, uint64_t timeout_usec, int *r
     bool exited = false, timed_out = false;
     int out_pipe[2], err_pipe[2], r;
     siginfo_t info = {0};
-    pid_t pid;
+    pid_t pid = 0;
 
     if (pipe2(out_pipe, O_CLOEXEC) < 0)
         return error_errno(ret_error, errno, "cannot make a pipe");
