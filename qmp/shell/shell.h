@@ -11,7 +11,7 @@ struct shell {
     struct session *session;
     struct qmp_schema *schema; /* NULL: could not be had; then nothing is checked or completed */
     bool write, json, interactive;
-    bool hmp; /* lines are human monitor commands */
+    bool hmp;          /* lines are human monitor commands */
     bool quit, failed; /* the last line failed */
     char **events;     /* patterns of events to show; NULL: all */
     bool events_off;

@@ -24,6 +24,7 @@ ALLOWED = {
     "src/json": BASE,
     "src/rpc": JSON,
     "qmp": JSON,
+    "qmp/shell": QMP | RPC,  # a program: without a SOCKET it goes through the command server
     "src/vmi": JSON,
     "netsetup": VMI,
     "src/machine": VMI,
