@@ -310,3 +310,15 @@ spec:
 """
     done = lab.run("--exec", "cat /sys/class/net/eth0/carrier", manifest=lab.manifest(text=text))
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
+def test_exec_verb(lab):
+    vm = lab.start().wait_agent()
+    done = vm.vmlet("exec", "--", "sh", "-c", "echo \"$1\" --json; echo no >&2; exit 5", "x", "a b", check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (5, "a b --json\n", "no\n")
+    done = vm.vmlet("exec", "--timeout", "1s", "--", "sleep", "60", check=False)
+    assert done.returncode == 124, done.stderr
+    assert vm.vmlet("exec", check=False).returncode == 2
+    assert vm.vmlet("exec", "--", "/nonexistent", check=False).returncode == 1
+    vm.vmlet("kill")
+    vm.end()
