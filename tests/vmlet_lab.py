@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real guests through `vmlet run` and `vmlet smoke`, under emulation. Everything that a test starts ends with it."""
+"""Real guests under emulation: through `vmlet run`, and what tests of virt-launcher share. What a test starts ends with it."""
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -172,3 +173,74 @@ def lab(short_tmp, initramfs):
     made = Lab(short_tmp, initramfs)
     yield made
     made.close()
+
+
+# ---- virt-launcher -----------------------------------------------------------------------------------------------------
+
+UID = "6f1b2a34-1111-4222-8333-444455556666"
+
+
+def vmi(append="", **spec):
+    """A VMI that boots the small guest by kernelBoot, as JSON."""
+    return {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachineInstance",
+        "metadata": {"name": "tiny", "namespace": "ns", "uid": UID},
+        "spec": {
+            "terminationGracePeriodSeconds": 30,
+            "domain": {
+                "devices": {"autoattachPodInterface": False},
+                "firmware": {
+                    "kernelBoot": {
+                        "kernelArgs": f"console=ttyS0 quiet {append}".strip(),
+                        "container": {"image": "x", "kernelPath": "/boot/vmlinuz", "initrdPath": "/boot/initrd.img"},
+                    }
+                },
+                "memory": {"guest": "256Mi"},
+            },
+            **spec,
+        },
+    }
+
+
+class Client:
+    """One connection to the command server: JSON-RPC 2.0, a line each."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(str(path))
+        self.file = self.socket.makefile("rwb")
+        self.number = 0
+        self.events = []
+
+    def call(self, method, **params):
+        self.number += 1
+        request = {"jsonrpc": "2.0", "id": self.number, "method": method, "params": params}
+        self.file.write(json.dumps(request).encode() + b"\n")
+        self.file.flush()
+        while True:
+            answer = json.loads(self.file.readline())
+            if answer.get("id") == self.number:
+                return answer
+            self.events.append(answer["params"])
+
+    def ok(self, method, **params):
+        answer = self.call(method, **params)
+        assert "result" in answer, answer
+        return answer["result"]
+
+    def event(self, condition):
+        while True:
+            for i, event in enumerate(self.events):
+                if condition(event):
+                    del self.events[: i + 1]
+                    return event
+            self.events = []
+            line = self.file.readline()
+            assert line, "the server closed the connection"
+            self.events.append(json.loads(line)["params"])
+
+    def close(self):
+        self.file.close()
+        self.socket.close()

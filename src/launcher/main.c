@@ -235,9 +235,32 @@ static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *inf
     return 0;
 }
 
+static const int stop_signals[] = {SIGTERM, SIGINT, SIGQUIT};
+
+/* Before anything else: one that comes while the launcher starts waits until it can be heard. */
+static void block_signals(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    for (size_t i = 0; i < ELEMENTSOF(stop_signals); i++)
+        sigaddset(&set, stop_signals[i]);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static int watch_signals(sd_event *event, struct launcher *launcher, struct error **ret_error)
+{
+    int r = sd_event_add_signal(event, NULL, SIGHUP, on_hangup, launcher);
+
+    for (size_t i = 0; i < ELEMENTSOF(stop_signals) && r >= 0; i++)
+        r = sd_event_add_signal(event, NULL, stop_signals[i], on_signal, launcher);
+    return r < 0 ? error_errno(ret_error, r, "cannot watch signals") : 0;
+}
+
 static int run(const struct flags *flags, struct timeline *timeline, struct error **ret_error)
 {
-    static const int signals[] = {SIGTERM, SIGINT, SIGQUIT};
     _cleanup_event_ sd_event *event = NULL;
     _cleanup_(launcher_freep) struct launcher *launcher = NULL;
     struct launcher_options o = {
@@ -258,31 +281,18 @@ static int run(const struct flags *flags, struct timeline *timeline, struct erro
         .allow_qmp_writes = flags->allow_qmp_writes,
     };
     const char *standalone = getenv("STANDALONE_VMI");
-    sigset_t set;
     int r;
 
+    block_signals();
     r = event_new(&event);
     if (r < 0)
         return error_errno(ret_error, r, "cannot make an event loop");
     r = launcher_new(event, &o, timeline, &launcher, ret_error);
     if (r < 0)
         return r;
-    signal(SIGPIPE, SIG_IGN);
-    sigemptyset(&set);
-    for (size_t i = 0; i < ELEMENTSOF(signals); i++)
-        sigaddset(&set, signals[i]);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    for (size_t i = 0; i < ELEMENTSOF(signals); i++) {
-        r = sd_event_add_signal(event, NULL, signals[i], on_signal, launcher);
-        if (r < 0)
-            return error_errno(ret_error, r, "cannot watch signals");
-    }
-    sigemptyset(&set);
-    sigaddset(&set, SIGHUP);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    r = sd_event_add_signal(event, NULL, SIGHUP, on_hangup, launcher);
+    r = watch_signals(event, launcher, ret_error);
     if (r < 0)
-        return error_errno(ret_error, r, "cannot watch SIGHUP");
+        return r;
     log_info("ready");
     if (standalone && *standalone) {
         r = launcher_sync_text(launcher, standalone, "STANDALONE_VMI", ret_error);

@@ -90,7 +90,8 @@ static void describe(const siginfo_t *info, char *text, size_t size)
 
 uint64_t restart_delay(unsigned nth)
 {
-    static const unsigned delays_msec[] = {0, 50, 100, 200, 400, 800, 1600};
+    /* the first few at once: a launcher that is killed is back before anyone has missed it */
+    static const unsigned delays_msec[] = {0, 0, 0, 50, 100, 200, 400, 800, 1600};
 
     return delays_msec[MIN(nth, ELEMENTSOF(delays_msec) - 1)] * USEC_PER_MSEC;
 }

@@ -1,84 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """virt-launcher with a real guest, its directories below the test's own. Where it runs as PID 1's child is tests/pod's."""
-import json
 import os
 import signal
-import socket
 import subprocess
 
 import pytest
-from vmlet_lab import PATIENCE, TOP, VMLET, initramfs, is_alive, short_tmp, wait_until  # noqa: F401
+from vmlet_lab import PATIENCE, TOP, UID, Client, initramfs, is_alive, short_tmp, vmi, wait_until  # noqa: F401
 
 LAUNCHER = TOP / "build" / "src" / "launcher" / "virt-launcher"
-UID = "6f1b2a34-1111-4222-8333-444455556666"
-
-
-def vmi(append="", **spec):
-    """A VMI that boots the small guest by kernelBoot, as JSON."""
-    return {
-        "apiVersion": "kubevirt.io/v1",
-        "kind": "VirtualMachineInstance",
-        "metadata": {"name": "tiny", "namespace": "ns", "uid": UID},
-        "spec": {
-            "terminationGracePeriodSeconds": 30,
-            "domain": {
-                "devices": {"autoattachPodInterface": False},
-                "firmware": {
-                    "kernelBoot": {
-                        "kernelArgs": f"console=ttyS0 quiet {append}".strip(),
-                        "container": {"image": "x", "kernelPath": "/boot/vmlinuz", "initrdPath": "/boot/initrd.img"},
-                    }
-                },
-                "memory": {"guest": "256Mi"},
-            },
-            **spec,
-        },
-    }
-
-
-class Client:
-    """One connection to the command server: JSON-RPC 2.0, a line each."""
-
-    def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(PATIENCE)
-        self.socket.connect(str(path))
-        self.file = self.socket.makefile("rwb")
-        self.number = 0
-        self.events = []
-
-    def call(self, method, **params):
-        self.number += 1
-        request = {"jsonrpc": "2.0", "id": self.number, "method": method, "params": params}
-        self.file.write(json.dumps(request).encode() + b"\n")
-        self.file.flush()
-        while True:
-            answer = json.loads(self.file.readline())
-            if answer.get("id") == self.number:
-                return answer
-            self.events.append(answer["params"])
-
-    def ok(self, method, **params):
-        answer = self.call(method, **params)
-        assert "result" in answer, answer
-        return answer["result"]
-
-    def event(self, condition):
-        while True:
-            for i, event in enumerate(self.events):
-                if condition(event):
-                    del self.events[: i + 1]
-                    return event
-            self.events = []
-            line = self.file.readline()
-            assert line, "the server closed the connection"
-            self.events.append(json.loads(line)["params"])
-
-    def close(self):
-        self.file.close()
-        self.socket.close()
-
-
 class Pod:
     def __init__(self, tmp, initramfs):
         self.tmp = tmp

@@ -6,8 +6,8 @@ import subprocess
 import time
 
 import pytest
-from conftest import LAUNCHER, UID, Client, vmi
-from vmlet_lab import is_alive, wait_until
+from conftest import LAUNCHER
+from vmlet_lab import UID, Client, is_alive, vmi, wait_until
 
 
 def test_sync_run_shutdown(pod):

@@ -15,7 +15,7 @@ import pytest
 TOP = Path(__file__).resolve().parent.parent.parent
 BUILD = Path(os.environ.get("VMLET_BUILD", TOP / "build"))
 MONITOR = BUILD / "src/monitor/virt-launcher-monitor"
-# The real launcher takes the stand-in's place here once its tests do not need to make it die on demand.
+# A stand-in that dies on demand; test_launcher.py has the real one.
 LAUNCHER = BUILD / "tests/pod/pod-test-launcher"
 QEMU = "qemu-system-x86_64"
 UID = "3f5a0c1e-0000-4000-8000-000000000001"
