@@ -110,27 +110,28 @@ static bool selects(char **words, const json_t *device)
 static int each_block(struct shell *sh, char **words, const char *query, bool (*fill)(json_t *row, const json_t *block),
                       json_t **ret, struct error **ret_error)
 {
-    json_t *reply = NULL, *block;
+    json_t *reply = NULL, *rows, *block;
     size_t i;
     int r = must_ask(sh, query, NULL, &reply, ret_error);
 
     if (r < 0)
         return r;
-    *ret = json_array();
+    rows = json_array();
     json_array_foreach (reply, i, block) {
         json_t *row = json_object(), *device = device_name(block);
 
         json_object_set(row, "device", device);
         if (selects(words, device) && fill(row, block))
-            json_array_append(*ret, row);
+            json_array_append(rows, row);
         json_decref(device);
         json_decref(row);
     }
     json_decref(reply);
-    if (words[1] && json_array_size(*ret) == 0 && !streq(words[0], "domblkerror")) {
-        json_decref(*ret);
+    if (words[1] && json_array_size(rows) == 0 && !streq(words[0], "domblkerror")) {
+        json_decref(rows);
         return error_set(ret_error, ERROR_NOT_FOUND, ENOENT, "%s: no disk \"%s\"", words[0], words[1]);
     }
+    *ret = rows;
     return 0;
 }
 
