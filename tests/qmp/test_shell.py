@@ -310,7 +310,7 @@ def test_completion(terminal):
     t.type("qom-get path=/machine/peripheral/nic0 prop\tma\t\r")
     t.expect("52:54:00:00:00:01")
     t.type("device_del id=ni\t\r")
-    t.expect("ok")
+    t.expect("'pcie.0' does not support hotplugging")
     t.type("blockdev-add driver=null-co node-name=n7 size=1M read-\t\t")
     t.expect("read-only=")
     t.expect("read-zeroes=")
