@@ -20,6 +20,16 @@
 struct error;
 struct qmp_client;
 
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
+
+/* For those who use the library without the rest of the project; borrowed from the error. */
+const char *qmp_error_message(const struct error *error); /* what was tried, and why it failed */
+const char *qmp_error_class(const struct error *error);   /* QEMU's or the agent's class; NULL if they did not say it */
+const char *qmp_error_code(const struct error *error); /* "QmpError", "TimedOut", "ConnectionLost"…: stable names */
+int qmp_error_errno(const struct error *error);        /* positive */
+/* Only for errors that a function gave by ret_error; those of callbacks are borrowed. */
+void qmp_error_free(struct error *error);
+
 /* ---- JSON with exact integers ---------------------------------------------------------------------------------- */
 
 /*
