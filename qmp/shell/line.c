@@ -263,8 +263,12 @@ static int put(json_t *object, const char *key, json_t *value, struct error **re
         json_decref(value);
         return error_set(ret_error, ERROR_BAD_ARGUMENT, EEXIST, "%s: given twice", key);
     }
-    if (!*key || json_object_set_new(object, key, value) < 0)
+    if (!*key) {
+        json_decref(value);
         return error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL, "an argument needs a name in front of '='");
+    }
+    if (json_object_set_new(object, key, value) < 0)
+        return error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL, "%s: not UTF-8", key);
     return 0;
 }
 

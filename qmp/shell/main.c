@@ -21,6 +21,7 @@ static const char usage[] = "Usage: qmp-shell [OPTION]… [SOCKET]\n"
                             "  -w, --write          allows commands that change the VM\n"
                             "  -j, --json           prints results as JSON, one a line\n"
                             "  -H, --hmp            lines are human monitor commands\n"
+                            "      --server SOCKET  the command server's socket, where it is not the pod's\n"
                             "      --agent SOCKET   the guest agent's socket, for `agent` and `domifaddr`\n"
                             "      --schema FILE    a recorded query-qmp-schema instead of the VM's own\n"
                             "  -V, --version        prints the version\n"
@@ -39,6 +40,7 @@ struct arguments {
 enum {
     OPTION_AGENT = 256,
     OPTION_SCHEMA,
+    OPTION_SERVER,
 };
 
 /* -1 to go on, or an exit code. */
@@ -51,12 +53,14 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
         {"hmp", no_argument, NULL, 'H'},
         {"agent", required_argument, NULL, OPTION_AGENT},
         {"schema", required_argument, NULL, OPTION_SCHEMA},
+        {"server", required_argument, NULL, OPTION_SERVER},
         {"version", no_argument, NULL, 'V'},
         {"help", no_argument, NULL, 'h'},
         {0},
     };
     int option;
 
+    a->session.server = LAUNCHER_SOCKET;
     while ((option = getopt_long(argc, argv, "c:wjHVh", options, NULL)) >= 0) {
         switch (option) {
         case 'c':
@@ -77,6 +81,9 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
         case OPTION_SCHEMA:
             a->schema = optarg;
             break;
+        case OPTION_SERVER:
+            a->session.server = optarg;
+            break;
         case 'V':
             puts("qmp-shell " VMLET_VERSION);
             return EXIT_OK;
@@ -93,7 +100,6 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
         return EXIT_BAD_INPUT;
     }
     a->session.socket = argv[optind];
-    a->session.server = LAUNCHER_SOCKET;
     return -1;
 }
 

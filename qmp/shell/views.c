@@ -263,8 +263,7 @@ static int get_domiflist(struct shell *sh, char **words, json_t **ret, struct er
     *ret = json_array();
     add_nics(sh, "/machine/peripheral", *ret);
     add_nics(sh, "/machine/peripheral-anon", *ret);
-    if (session_is_direct(sh->session))
-        info = ask(sh, "human-monitor-command", json_pack("{s:s}", "command-line", "info network"));
+    info = ask(sh, "human-monitor-command", json_pack("{s:s}", "command-line", "info network"));
     json_array_foreach (*ret, i, row)
         put_host_interface(row, json_string_value(info));
     json_decref(info);

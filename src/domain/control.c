@@ -276,20 +276,6 @@ static void on_qmp(struct qmp_client *client, json_t *result, const struct error
         rpc_reply(call, json_pack("{s:O}", "return", result));
 }
 
-/* Looks, and changes nothing in the VM. */
-static bool is_read_only(const char *command)
-{
-    static const char *const others[] = {"qom-get", "qom-list", "qom-list-types", "qom-list-properties",
-                                         "device-list-properties"};
-
-    if (startswith(command, "query-"))
-        return true;
-    for (size_t i = 0; i < ELEMENTSOF(others); i++)
-        if (streq(command, others[i]))
-            return true;
-    return false;
-}
-
 static void handle_qmp(struct rpc_call *call, json_t *params, void *userdata)
 {
     struct control *c = userdata;
@@ -298,7 +284,7 @@ static void handle_qmp(struct rpc_call *call, json_t *params, void *userdata)
     const struct rpc_peer *peer = rpc_call_peer(call);
     _cleanup_error_ struct error *e = NULL;
 
-    if (!c->allow_qmp_writes && !is_read_only(command)) {
+    if (!c->allow_qmp_writes && !qmp_command_is_read_only(command, arguments)) {
         log_warning("refused QMP %s from pid %d, uid %u: read-only", command, (int)peer->pid, (unsigned)peer->uid);
         error_set(&e, ERROR_NOT_ALLOWED, EPERM, "%s may change the VM, and this server is read-only", command);
         error_set_remedy(e, "start the launcher with writes allowed, or use the method made for it (see Describe)");
