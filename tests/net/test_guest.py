@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real guest, under emulation, behind the tap that netsetup made, with the addresses that our server gave it."""
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import BUILD, POD_MAC
+from test_traffic import Listener
+
+VMLET = BUILD / "src" / "vmlet" / "vmlet"
+GUESTS = Path(os.environ.get("VMLET_GUESTS", Path.home() / ".cache" / "vmlet" / "guest"))
+
+
+def image(model="virtio"):
+    """The guest whose kernel has this NIC's driver: that for clouds has virtio's alone."""
+    kind = f"initramfs-amd64-{'cloud' if model == 'virtio' else 'generic'}"
+    made = next((d for d in sorted(GUESTS.glob(f"{kind}*")) if (d / "vmlinuz").exists()), None)
+    if made is None:
+        pytest.skip(f"no test guest {kind}: tests/guest/build-initramfs makes it")
+    return ["--kernel", made / "vmlinuz", "--initrd", made / "initrd.img", "--append", "console=ttyS0 quiet"]
+
+
+# The address by DHCP; then IPv6 from its start (the guest's DHCP script flushes what was there before): a solicitation of
+# the guest's own, and our answer.
+WAIT = "i=0; while [ $i -lt 100 ] && ! ip -4 addr show dev eth0 | grep -q inet; do i=$((i+1)); usleep 100000; done; " \
+       "for v in 1 0; do echo $v >/proc/sys/net/ipv6/conf/eth0/disable_ipv6; done; i=0; " \
+       "while [ $i -lt 100 ] && ! ip -6 route | grep -q default; do i=$((i+1)); usleep 100000; done; "
+
+
+def guest_exec(lab, manifest, command, model):
+    """Boots, runs a shell command by the guest agent, and gives what it printed."""
+    done = lab.pod.exec(VMLET, "run", manifest, "--accel", "tcg", "--net", "tap:tap0", *image(model), "--grace", "1s",
+                        "--exec", WAIT + command, check=False, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("model", ["virtio", "e1000"])
+@pytest.mark.parametrize("binding", ["masquerade", "bridge"])
+def test_guest_takes_its_address(lab, binding, model):
+    manifest = lab.manifest([{"name": "default", binding: {}, "model": model, "macAddress": POD_MAC}])
+    lab.netsetup("apply", manifest)
+    lab.serve(manifest)
+    out = guest_exec(lab, manifest, "ip addr show dev eth0; ip route; cat /etc/resolv.conf; "
+                                    "ping -c 2 -W 5 192.0.2.1; ping -c 2 -W 5 -s 1422 192.0.2.1; ping -c 2 -W 5 2001:db8::1; "
+                                    "ip -6 route; true", model)
+    address, gateway = ("10.0.2.2/24", "10.0.2.1") if binding == "masquerade" else ("10.244.1.5/24", "10.244.1.1")
+    assert f"inet {address}" in out and POD_MAC in out, out
+    assert f"default via {gateway}" in out, out
+    assert "nameserver 10.96.0.10" in out, out
+    assert out.count("2 packets received") >= 2, out
+    router = "fe80::ff:fe00:0" if binding == "masquerade" else "fe80::1"
+    assert f"default via {router}" in out, out
+    assert "mtu 1450" in out, out
+
+
+def test_guest_is_reached(lab):
+    """A server in the guest, from another pod: by the pod's address, with the caller's own."""
+    manifest = lab.manifest([{"name": "default", "masquerade": {}, "macAddress": POD_MAC}])
+    lab.netsetup("apply", manifest)
+    lab.serve(manifest)
+    Listener(lab, lab.peer, 8000, "peer")
+    command = ("echo ready-to-serve >/dev/console; echo hello from the guest | nc -l -p 8080 >/tmp/got; "
+               "cat /tmp/got; nc 10.244.1.6 8000 </dev/null")
+    process = lab.pod.popen(VMLET, "run", manifest, "--accel", "tcg", "--net", "tap:tap0", *image(), "--grace", "1s", "--console", "--exec",
+                            WAIT + command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    lab.processes.append(process)
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if "ready-to-serve" in line:
+            break
+    client = lab.peer.exec("sh", "-c", "i=0; while [ $i -lt 50 ]; do echo hello | busybox nc -w 5 10.244.1.5 8080 && break; "
+                                       "i=$((i+1)); busybox usleep 100000; done").stdout
+    assert "hello from the guest" in client, seen
+    rest = process.stdout.read()
+    assert process.wait(120) == 0, seen + rest
+    assert "10.244.1.5 peer" in rest, rest
