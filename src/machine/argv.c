@@ -3,7 +3,9 @@
 #include "machine/build.h"
 
 #include "base/nearest.h"
+#include "base/strv.h"
 #include "base/utf8.h"
+#include "json/node.h"
 
 /* The first fd that QEMU inherits for the machine. Fixed, so that a command line is the same on every host. */
 #define FIRST_FD 20
@@ -177,7 +179,7 @@ static bool list_has(char *const *list, const char *name)
     return false;
 }
 
-static const char *qemu_name(struct build *b)
+const char *qemu_name(struct build *b)
 {
     unsigned v = b->facts->caps->version;
 
@@ -271,12 +273,28 @@ void manifest_fault(struct build *b, const struct node *at, const char *format, 
     va_end(ap);
 }
 
+/* The host's want as a line for people; the same one once. */
+_printf_(3, 0) static void lack(struct build *b, const struct node *at, const char *format, va_list ap)
+{
+    const char *message = arena_vprintf(b->arena, format, ap), *path = at ? node_path(b->arena, at) : "";
+    const char *line = message && path ? text(b, "%s%s%s", path, *path ? ": " : "", message) : NULL;
+
+    STRV_FOREACH (known, b->machine->lacks)
+        if (line && streq(*known, line))
+            return;
+    if (!line || strv_append(&b->machine->lacks, line) < 0)
+        fail(b, BUILD_NO_MEMORY);
+}
+
 void host_fault(struct build *b, const struct node *at, const char *format, ...)
 {
     va_list ap;
 
     va_start(ap, format);
-    fault(b, &b->host_faults, at, format, ap);
+    if (b->facts->assume)
+        lack(b, at, format, ap);
+    else
+        fault(b, &b->host_faults, at, format, ap);
     va_end(ap);
 }
 

@@ -72,6 +72,7 @@ struct machine {
     MACHINE_LIST(struct disk_target) disks;
     MACHINE_LIST(struct nic_entry) nics;
     MACHINE_LIST(char *) environment;
+    char **lacks;
     MACHINE_LIST(const char *) spare_ports;
     char **argv;
     const char *nvram, *nvram_template;
@@ -155,11 +156,14 @@ void chardev_listen(struct build *b, const char *id, const char *role, const cha
 
 /* ---- faults ---------------------------------------------------------------------------------------------------- */
 
-/* The manifest is at fault / it is right, but this host or this QEMU lacks something. */
+/* The manifest is at fault / it is right, but this host or this QEMU lacks something. The latter may return, for
+ * `explain` (facts->assume): go on then as if it were there. */
 void manifest_fault(struct build *b, const struct node *at, const char *format, ...) _printf_(3, 4);
 void host_fault(struct build *b, const struct node *at, const char *format, ...) _printf_(3, 4);
 /* A text of the manifest that QEMU, the firmware or the guest prints: no control characters. */
 bool text_is_clean(struct build *b, const struct node *at, const char *what, const char *value);
+/* "QEMU 7.2 (/usr/bin/qemu-system-x86_64)" */
+const char *qemu_name(struct build *b);
 /* Every byte is a letter, a digit, or one of `others`. */
 bool text_is_plain(const char *value, const char *others);
 /* Name in a list, nearest by edit distance; NULL when nothing is near. */
@@ -177,7 +181,10 @@ bool qemu_has(const struct build *b, enum qemu_feature feature);
 /* ---- explain.c ------------------------------------------------------------------------------------------------- */
 
 /* `at` NULL: what is always there. what and why live in the arena or are static. */
-void item(struct build *b, const struct node *at, const char *id, const char *what, const char *why);
+void item(struct build *b, enum machine_group group, const struct node *at, const char *id, const char *what,
+          const char *why);
+/* "1 GiB (1073741824 bytes)" */
+const char *bytes_text(struct build *b, uint64_t bytes);
 
 /* ---- pci.c ----------------------------------------------------------------------------------------------------- */
 

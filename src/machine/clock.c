@@ -23,12 +23,13 @@ static const char *rtc_base(struct build *b)
         environment = LIST_ADD(b, &b->machine->environment);
         if (environment)
             *environment = (char *)text(b, "TZ=%s", clock->timezone);
-        item(b, clock->at, NULL, text(b, "clock in the local time of %s", clock->timezone),
+        item(b, MACHINE_GROUP_MACHINE, clock->at, NULL, text(b, "clock in the local time of %s", clock->timezone),
              "clock.timezone; QEMU finds it by TZ in its environment");
         return "localtime";
     }
     if (offset == 0) {
-        item(b, clock ? clock->at : NULL, NULL, "clock in UTC", clock ? "in the manifest" : "the default");
+        item(b, MACHINE_GROUP_MACHINE, clock ? clock->at : NULL, NULL, "clock in UTC",
+             clock ? "in the manifest" : "the default");
         return "utc";
     }
     if (b->facts->now == 0) {
@@ -41,7 +42,7 @@ static const char *rtc_base(struct build *b)
         return "utc";
     }
     strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &tm);
-    item(b, clock->utc->at, NULL, text(b, "clock starts at %s", date), "offsetSeconds from now");
+    item(b, MACHINE_GROUP_MACHINE, clock->utc->at, NULL, text(b, "clock starts at %s", date), "offsetSeconds from now");
     return text(b, "%s", date);
 }
 
@@ -50,7 +51,7 @@ static void timer_hpet(struct build *b, const struct vmi_timer_source *hpet)
     if (hpet->present == OPT_UNSET)
         return;
     machine_set(b, "hpet", hpet->present == OPT_TRUE ? "on" : "off");
-    item(b, hpet->at, NULL, hpet->present == OPT_TRUE ? "HPET" : "no HPET", "in the manifest");
+    item(b, MACHINE_GROUP_MACHINE, hpet->at, NULL, hpet->present == OPT_TRUE ? "HPET" : "no HPET", "in the manifest");
 }
 
 /* The interrupt timer of KVM (hw/i386/kvm/i8254.c): "delay" delivers missed ticks late, "discard" drops them. */
@@ -66,7 +67,7 @@ static void timer_pit(struct build *b, const struct vmi_timer_source *pit)
         return;
     if (policy && b->kvm)
         option(b, SECTION_MACHINE, "-global", text(b, "kvm-pit.lost_tick_policy=%s", policy));
-    item(b, pit->at, NULL, text(b, "PIT: tick policy %s", policy ? policy : "catchup"),
+    item(b, MACHINE_GROUP_MACHINE, pit->at, NULL, text(b, "PIT: tick policy %s", policy ? policy : "catchup"),
          !b->kvm  ? "in the manifest; the emulated PIT has only one way"
          : policy ? "in the manifest"
                   : "in the manifest; what the PIT does by default");
@@ -78,9 +79,11 @@ static const char *timer_rtc(struct build *b, const struct vmi_timer_source *rtc
     const char *clock = rtc->track == VMI_RTC_TRACK_GUEST ? ",clock=vm" : "";
 
     if (*drift)
-        item(b, rtc->at, NULL, "RTC: missed ticks are caught up", "tickPolicy catchup in the manifest");
+        item(b, MACHINE_GROUP_MACHINE, rtc->at, NULL, "RTC: missed ticks are caught up",
+             "tickPolicy catchup in the manifest");
     if (*clock)
-        item(b, rtc->at, NULL, "RTC: stands still while the guest is paused", "track guest in the manifest");
+        item(b, MACHINE_GROUP_MACHINE, rtc->at, NULL, "RTC: stands still while the guest is paused",
+             "track guest in the manifest");
     return text(b, "%s%s", clock, drift);
 }
 
@@ -97,13 +100,15 @@ void build_clock(struct build *b)
         if (timer->rtc)
             more = timer_rtc(b, timer->rtc);
         if (timer->kvm && timer->kvm->present != OPT_UNSET)
-            item(b, timer->kvm->at, NULL, timer->kvm->present == OPT_TRUE ? "kvmclock" : "no kvmclock",
+            item(b, MACHINE_GROUP_MACHINE, timer->kvm->at, NULL,
+                 timer->kvm->present == OPT_TRUE ? "kvmclock" : "no kvmclock",
                  b->kvm ? "in the manifest" : "in the manifest; without effect under emulation");
         if (timer->hyperv && timer->hyperv->present != OPT_FALSE)
-            item(b, timer->hyperv->at, NULL, "Hyper-V reference time",
+            item(b, MACHINE_GROUP_MACHINE, timer->hyperv->at, NULL, "Hyper-V reference time",
                  b->kvm ? "in the manifest" : "in the manifest; left out under emulation, which has none");
     } else if (timer) {
-        item(b, timer->at, NULL, "no PC timers", "hpet, pit, rtc, kvm and hyperv exist on amd64 only");
+        item(b, MACHINE_GROUP_MACHINE, timer->at, NULL, "no PC timers",
+             "hpet, pit, rtc, kvm and hyperv exist on amd64 only");
     }
     option(b, SECTION_MACHINE, "-rtc", text(b, "base=%s%s", rtc_base(b), more));
 }

@@ -6,7 +6,7 @@ static void build_qmp(struct build *b)
 {
     chardev_listen(b, "qmp", MACHINE_ROLE_QMP, "qmp.sock", NULL);
     option(b, SECTION_BACKEND, "-mon", "chardev=qmp,mode=control");
-    item(b, NULL, "qmp", "QMP monitor on qmp.sock",
+    item(b, MACHINE_GROUP_CONSOLE, NULL, "qmp", "QMP monitor on qmp.sock",
          "the launcher's line to QEMU; it listens, so that a restarted launcher finds it again");
 }
 
@@ -15,7 +15,8 @@ static void build_serial(struct build *b)
     bool log = b->facts->serial_log && b->devices->log_serial_console != OPT_FALSE;
 
     if (b->devices->autoattach_serial_console == OPT_FALSE) {
-        item(b, b->devices->at, NULL, "no serial console", "autoattachSerialConsole is false in the manifest");
+        item(b, MACHINE_GROUP_CONSOLE, b->devices->at, NULL, "no serial console",
+             "autoattachSerialConsole is false in the manifest");
         return;
     }
     chardev_listen(b, "serial0", MACHINE_ROLE_SERIAL, "serial.sock", log ? "virt-serial0-log" : NULL);
@@ -27,7 +28,7 @@ static void build_serial(struct build *b)
     } else {
         option(b, SECTION_BACKEND, "-serial", "chardev:serial0"); /* the board's own PL011 */
     }
-    item(b, b->devices->at, b->x86 ? "isa-serial0" : NULL,
+    item(b, MACHINE_GROUP_CONSOLE, b->devices->at, b->x86 ? "isa-serial0" : NULL,
          text(b, "serial console (%s)%s", b->x86 ? "16550" : "PL011", log ? ", logged to virt-serial0-log" : ""),
          "autoattachSerialConsole is on by default");
 }
@@ -43,7 +44,7 @@ static void build_firmware_log(struct build *b)
     device = device_new(b, NULL, "isa-debugcon", "debugcon0");
     set_string(b, device, "chardev", "firmware-log");
     set_int(b, device, "iobase", 0x402);
-    item(b, NULL, "debugcon0", "firmware log", "the launcher's log level asks for it");
+    item(b, MACHINE_GROUP_CONSOLE, NULL, "debugcon0", "firmware log", "the launcher's log level asks for it");
 }
 
 void build_console(struct build *b)
@@ -69,12 +70,12 @@ static void channel(struct build *b, const struct node *at, unsigned number, con
 void build_channels(struct build *b)
 {
     channel(b, NULL, 1, "channel0", MACHINE_ROLE_AGENT, "agent.sock", "org.qemu.guest_agent.0");
-    item(b, NULL, "channel0", "guest agent channel org.qemu.guest_agent.0",
+    item(b, MACHINE_GROUP_CONSOLE, NULL, "channel0", "guest agent channel org.qemu.guest_agent.0",
          "always there: commands in the guest, its addresses, freezing its file systems");
     if (b->devices->downward_metrics) {
         channel(b, b->devices->downward_metrics, 2, "channel1", MACHINE_ROLE_METRICS, "downward-metrics.sock",
                 "org.github.vhostmd.1");
-        item(b, b->devices->downward_metrics, "channel1", "downward metrics channel org.github.vhostmd.1",
-             "downwardMetrics in the manifest");
+        item(b, MACHINE_GROUP_CONSOLE, b->devices->downward_metrics, "channel1",
+             "downward metrics channel org.github.vhostmd.1", "downwardMetrics in the manifest");
     }
 }

@@ -33,7 +33,7 @@ static const char *cpu_model(struct build *b)
     bool host = streq(model, "host-model") || streq(model, "host-passthrough");
 
     if (host && b->kvm) {
-        item(b, cpu->at, NULL, "CPU host",
+        item(b, MACHINE_GROUP_CPU, cpu->at, NULL, "CPU host",
              streq(model, "host-model")
                  ? "host-model: all that this host's CPU has; a named model would only matter for a live migration "
                    "between unlike hosts"
@@ -41,14 +41,15 @@ static const char *cpu_model(struct build *b)
         return "host";
     }
     if (host) {
-        item(b, cpu->at, NULL, "CPU max", "there is no host CPU to pass on under emulation: all that QEMU can emulate");
+        item(b, MACHINE_GROUP_CPU, cpu->at, NULL, "CPU max",
+             "there is no host CPU to pass on under emulation: all that QEMU can emulate");
         return "max";
     }
     if (!text_is_plain(model, "-._")) {
         manifest_fault(b, cpu->at, "CPU model \"%s\" is no name (letters, digits, '-', '.', '_')", model);
         return "max";
     }
-    item(b, cpu->at, NULL, text(b, "CPU %s", model), "named in the manifest");
+    item(b, MACHINE_GROUP_CPU, cpu->at, NULL, text(b, "CPU %s", model), "named in the manifest");
     return model;
 }
 
@@ -69,7 +70,7 @@ static void cpu_features(struct flags *f)
             continue;
         }
         flag_on(f, feature->name, on);
-        item(b, feature->at, NULL, text(b, "CPU feature %s %s", feature->name, on ? "on" : "off"),
+        item(b, MACHINE_GROUP_CPU, feature->at, NULL, text(b, "CPU feature %s %s", feature->name, on ? "on" : "off"),
              feature->policy == VMI_POLICY_OPTIONAL ? "optional: QEMU leaves it out where the host lacks it"
                                                     : "policy in the manifest");
     }
@@ -144,7 +145,8 @@ static void cpu_hyperv(struct flags *f)
 
     if (features->hyperv_passthrough && features->hyperv_passthrough->enabled != OPT_FALSE) {
         flag_hyperv(f, "hv-passthrough", "on");
-        item(b, features->hyperv_passthrough->at, NULL, "all Hyper-V enlightenments that the host's KVM has",
+        item(b, MACHINE_GROUP_CPU, features->hyperv_passthrough->at, NULL,
+             "all Hyper-V enlightenments that the host's KVM has",
              b->kvm ? "hypervPassthrough in the manifest" : "hypervPassthrough; left out under emulation");
     }
     if (!hv)
@@ -156,7 +158,7 @@ static void cpu_hyperv(struct flags *f)
             flag_hyperv(f, enlightenments[i].flag, "on");
     }
     hyperv_with_values(f, hv);
-    item(b, hv->at, NULL, "Hyper-V enlightenments",
+    item(b, MACHINE_GROUP_CPU, hv->at, NULL, "Hyper-V enlightenments",
          b->kvm ? "in the manifest" : "in the manifest; left out under emulation, which has none");
 }
 
@@ -168,15 +170,16 @@ static void cpu_kvm_features(struct flags *f)
 
     if (features->kvm && features->kvm->hidden == OPT_TRUE) {
         flag_on(f, "kvm", false);
-        item(b, features->kvm->at, NULL, "KVM is hidden from the guest", "features.kvm.hidden in the manifest");
+        item(b, MACHINE_GROUP_CPU, features->kvm->at, NULL, "KVM is hidden from the guest",
+             "features.kvm.hidden in the manifest");
     }
     if (features->pvspinlock) {
         flag_on(f, "kvm-pv-unhalt", vmi_feature_on(features->pvspinlock));
-        item(b, features->pvspinlock->at, NULL, "paravirtual spin locks", "in the manifest");
+        item(b, MACHINE_GROUP_CPU, features->pvspinlock->at, NULL, "paravirtual spin locks", "in the manifest");
     }
     if (features->apic && features->apic->enabled != OPT_FALSE && features->apic->end_of_interrupt != OPT_UNSET) {
         flag_on(f, "kvm-pv-eoi", features->apic->end_of_interrupt == OPT_TRUE);
-        item(b, features->apic->at, NULL, "paravirtual end of interrupt", "in the manifest");
+        item(b, MACHINE_GROUP_CPU, features->apic->at, NULL, "paravirtual end of interrupt", "in the manifest");
     }
     if (timer && timer->kvm && timer->kvm->present != OPT_UNSET)
         flag_on(f, "kvmclock", timer->kvm->present == OPT_TRUE);
@@ -184,7 +187,7 @@ static void cpu_kvm_features(struct flags *f)
         flag_hyperv(f, "hv-time", "on");
     if (b->domain->cpu.realtime) {
         flag_on(f, "pmu", false);
-        item(b, b->domain->cpu.realtime->at, NULL, "no performance counters",
+        item(b, MACHINE_GROUP_CPU, b->domain->cpu.realtime->at, NULL, "no performance counters",
              "realtime: their interrupts cost latency");
     }
 }
@@ -234,13 +237,13 @@ static void cpu_topology(struct build *b)
     else
         option(b, SECTION_MACHINE, "-smp",
                text(b, "%u,sockets=%u,cores=%u,threads=%u", m->vcpus, m->sockets, m->cores, m->threads));
-    item(b, cpu->at, NULL,
+    item(b, MACHINE_GROUP_CPU, cpu->at, NULL,
          text(b, "%u vCPU%s: %u socket%s, %u core%s, %u thread%s", m->vcpus, m->vcpus == 1 ? "" : "s", m->sockets,
               m->sockets == 1 ? "" : "s", m->cores, m->cores == 1 ? "" : "s", m->threads, m->threads == 1 ? "" : "s"),
          m->max_vcpus > m->vcpus ? text(b, "maxSockets: up to %u vCPUs can be plugged in", m->max_vcpus)
                                  : "topology in the manifest, or derived from resources");
     if (cpu->dedicated_cpu_placement == OPT_TRUE)
-        item(b, cpu->at, NULL, "vCPU threads are pinned",
+        item(b, MACHINE_GROUP_CPU, cpu->at, NULL, "vCPU threads are pinned",
              "dedicatedCpuPlacement: one of the container's CPUs for each");
 }
 
@@ -253,14 +256,16 @@ static void cpu_many(struct build *b)
     if (!b->kvm && !qemu_has(b, QEMU_TCG_X2APIC)) {
         host_fault(b, b->domain->cpu.at, "%u vCPUs under emulation need QEMU 8.2 (up to %d with this one)",
                    b->machine->max_vcpus, APIC_LIMIT);
-        return;
+        if (!b->facts->assume)
+            return;
     }
     if (b->kvm)
         machine_set(b, "kernel-irqchip", "split");
     iommu = device_new(b, b->domain->cpu.at, "intel-iommu", "iommu0");
     set_string(b, iommu, "intremap", "on");
     set_string(b, iommu, "eim", "on");
-    item(b, b->domain->cpu.at, "iommu0", "interrupt remapping", "more than 255 vCPUs need x2APIC addresses");
+    item(b, MACHINE_GROUP_CPU, b->domain->cpu.at, "iommu0", "interrupt remapping",
+         "more than 255 vCPUs need x2APIC addresses");
 }
 
 void build_cpu(struct build *b)

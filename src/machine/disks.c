@@ -264,12 +264,13 @@ static bool decide_bus(struct disk *d)
                        s->name);
     else if (d->lun && d->bus != VMI_BUS_SCSI)
         manifest_fault(b, s->at, "disk %s: a LUN cannot be on bus %s (scsi)", s->name, bus_names[d->bus]);
-    else if (d->lun && d->volume && !d->volume->is_block_device)
+    else if (d->lun && d->volume && !d->volume->is_block_device) {
         host_fault(b, s->at,
                    "disk %s: a LUN passes SCSI commands to a block device, and %s is a file (use a volume with "
                    "volumeMode Block, or `disk`)",
                    s->name, d->volume->path);
-    else if (!d->cdrom && d->bus == VMI_BUS_SATA && d->read_only)
+        return b->facts->assume;
+    } else if (!d->cdrom && d->bus == VMI_BUS_SATA && d->read_only)
         manifest_fault(b, s->at, "disk %s: a SATA disk cannot be read-only (use bus virtio or scsi, or a cdrom)",
                        s->name);
     else if (s->target && s->target->pci_address && d->bus != VMI_BUS_VIRTIO)
@@ -395,7 +396,7 @@ static struct pool io_threads(struct build *b)
     total = pool.shared + dedicated;
     for (unsigned i = 1; i <= total; i++)
         object_new(b, "iothread", text(b, "iothread%u", i));
-    item(b, b->domain->at, NULL,
+    item(b, MACHINE_GROUP_DISKS, b->domain->at, NULL,
          text(b, "%u I/O thread%s: %u shared, %u for one disk each", total, total == 1 ? "" : "s", pool.shared,
               dedicated),
          "ioThreadsPolicy and dedicatedIOThread in the manifest");
@@ -450,7 +451,7 @@ static json_t *drive_sata(struct disk *d)
         json_t *device = device_new(b, d->spec->at, "ich9-ahci", ahci);
 
         pci_add(b, device, PCI_ROOT_BUS, d->spec->at, "SATA controller", NULL);
-        item(b, d->spec->at, ahci, "SATA controller",
+        item(b, MACHINE_GROUP_DISKS, d->spec->at, ahci, "SATA controller",
              b->x86 ? "the chipset's own has six ports, and they are used" : "this machine has none of its own");
     }
     drive = device_new(b, d->spec->at, d->cdrom ? "ide-cd" : "ide-hd", d->id);
@@ -542,12 +543,13 @@ static void describe_disk(struct disk *d, const char *target)
     const char *kind = d->cdrom ? "CD-ROM" : d->lun ? "LUN" : "disk";
 
     if (!d->node) {
-        item(b, d->spec->at, d->id, text(b, "%s %s: %s, %s, no medium", kind, d->spec->name, bus_names[d->bus], target),
+        item(b, MACHINE_GROUP_DISKS, d->spec->at, d->id,
+             text(b, "%s %s: %s, %s, no medium", kind, d->spec->name, bus_names[d->bus], target),
              d->volume ? "its tray is open in the manifest"
                        : "it has no volume: an empty tray, for a medium put in later");
         return;
     }
-    item(b, d->spec->at, d->id,
+    item(b, MACHINE_GROUP_DISKS, d->spec->at, d->id,
          text(b, "%s %s: %s, %s, %s%s%s%s", kind, d->spec->name, bus_names[d->bus], target,
               d->volume->format ? d->volume->format : "raw", d->volume->backing_path ? " over a read-only image" : "",
               d->read_only ? ", read-only" : "", boot ? text(b, ", boot order %u", boot) : ""),

@@ -3,13 +3,36 @@
 #include "machine/build.h"
 #include "json/node.h"
 
-void item(struct build *b, const struct node *at, const char *id, const char *what, const char *why)
+static const char *const group_names[] = {
+    [MACHINE_GROUP_MACHINE] = "machine", [MACHINE_GROUP_CPU] = "cpu",         [MACHINE_GROUP_MEMORY] = "memory",
+    [MACHINE_GROUP_DISKS] = "disks",     [MACHINE_GROUP_NETWORK] = "network", [MACHINE_GROUP_CONSOLE] = "console",
+    [MACHINE_GROUP_OTHER] = "other",
+};
+
+/* In the largest unit that is not below one, and exactly. */
+const char *bytes_text(struct build *b, uint64_t bytes)
+{
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB"};
+    double value = (double)bytes;
+    unsigned unit = 0;
+
+    for (; value >= 1024 && unit + 1 < ELEMENTSOF(units); unit++)
+        value /= 1024;
+    if (unit == 0)
+        return text(b, "%llu bytes", (unsigned long long)bytes);
+    /* 64M is 61.04 MiB: rounded, so the exact figure stands beside it */
+    return text(b, "%.*f %s (%llu bytes)", value == (double)(uint64_t)value ? 0 : 2, value, units[unit],
+                (unsigned long long)bytes);
+}
+
+void item(struct build *b, enum machine_group group, const struct node *at, const char *id, const char *what,
+          const char *why)
 {
     struct machine_item *i = LIST_ADD(b, &b->machine->items);
     const char *path = at ? node_path(b->arena, at) : "";
 
     if (i)
-        *i = (struct machine_item){.path = path ? path : "", .what = what, .why = why, .id = id};
+        *i = (struct machine_item){.group = group, .path = path ? path : "", .what = what, .why = why, .id = id};
 }
 
 static json_t *string_or_null(const char *value)
@@ -36,8 +59,9 @@ json_t *items_to_json(const struct machine *m)
     for (size_t i = 0; list && i < m->items.count; i++) {
         const struct machine_item *it = &m->items.items[i];
 
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:o}", "path", it->path, "what", it->what, "why",
-                                              it->why, "id", string_or_null(it->id)));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s, s:s, s:s, s:o}", "group", group_names[it->group], "path", it->path,
+                                        "what", it->what, "why", it->why, "id", string_or_null(it->id)));
     }
     return list;
 }

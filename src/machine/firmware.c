@@ -66,6 +66,22 @@ static bool find_uefi(struct build *b, bool secure, const char **ret_code, const
     return false;
 }
 
+/* The place that is looked at first: where it would be if it were there. */
+static bool assume_uefi(struct build *b, bool secure, const char **ret_code, const char **ret_vars)
+{
+    const char *directory = b->facts->firmware_dir ? b->facts->firmware_dir : "/usr/share/OVMF";
+
+    if (!b->facts->firmware_dir && !b->x86)
+        directory = "/usr/share/AAVMF";
+    for (size_t i = 0; i < ELEMENTSOF(uefi_images); i++)
+        if (uefi_images[i].arch == b->facts->arch && uefi_images[i].secure == secure) {
+            *ret_code = text(b, "%s/%s", directory, uefi_images[i].code);
+            *ret_vars = text(b, "%s/%s", directory, uefi_images[i].vars);
+            return true;
+        }
+    return false;
+}
+
 static int add_candidates(char ***list, enum machine_arch arch, const char *directory)
 {
     int r = 0;
@@ -131,7 +147,7 @@ static void secure_boot(struct build *b, const struct node *at)
     }
     if (!smm) {
         machine_set(b, "smm", "on");
-        item(b, at, NULL, "system management mode", "secure boot needs it");
+        item(b, MACHINE_GROUP_MACHINE, at, NULL, "system management mode", "secure boot needs it");
     }
     option(b, SECTION_MACHINE, "-global", "driver=cfi.pflash01,property=secure,value=on");
     option(b, SECTION_MACHINE, "-global", "ICH9-LPC.disable_s3=1"); /* OVMF has no S3 with SMM in older builds */
@@ -143,7 +159,8 @@ static void build_uefi(struct build *b, const struct node *at, bool secure, cons
 
     if (!find_uefi(b, secure, &code, &vars)) {
         uefi_missing(b, at, secure);
-        return;
+        if (!b->facts->assume || !assume_uefi(b, secure, &code, &vars))
+            return;
     }
     b->machine->nvram_template = vars;
     b->machine->nvram = private_path(b, text(b, "%s_VARS.fd", b->vmi->name));
@@ -154,7 +171,7 @@ static void build_uefi(struct build *b, const struct node *at, bool secure, cons
     machine_set(b, "pflash1", "nvram");
     if (secure)
         secure_boot(b, at);
-    item(b, at, NULL, text(b, "UEFI firmware %s%s", code, secure ? ", secure boot" : ""), why);
+    item(b, MACHINE_GROUP_MACHINE, at, NULL, text(b, "UEFI firmware %s%s", code, secure ? ", secure boot" : ""), why);
 }
 
 /* ---- kernel boot ----------------------------------------------------------------------------------------------- */
@@ -192,10 +209,11 @@ static void build_kernel(struct build *b)
         option(b, SECTION_MACHINE, "-initrd", text(b, "%s", initrd));
     if (append && *append && text_is_clean(b, at, "the kernel's command line", append))
         option(b, SECTION_MACHINE, "-append", text(b, "%s", append));
-    item(b, at, NULL, text(b, "kernel %s%s%s", kernel, initrd ? ", initrd " : "", initrd ? initrd : ""),
+    item(b, MACHINE_GROUP_MACHINE, at, NULL,
+         text(b, "kernel %s%s%s", kernel, initrd ? ", initrd " : "", initrd ? initrd : ""),
          facts->kernel ? "given on the command line or by the launcher" : "kernelBoot in the manifest");
     if (append && *append)
-        item(b, at, NULL, text(b, "kernel command line: %s", append),
+        item(b, MACHINE_GROUP_MACHINE, at, NULL, text(b, "kernel command line: %s", append),
              "kernelArgs in the manifest, or given by the caller");
 }
 
@@ -218,7 +236,7 @@ static void acpi_table(struct build *b, const struct node *at, const char *signa
         return;
     path = text(b, "/var/run/kubevirt-private/secret/%s/%s", volume, file);
     option(b, SECTION_MACHINE, "-acpitable", text(b, "sig=%s,file=%s", signature, comma(b, path)));
-    item(b, at, NULL, text(b, "ACPI table %s from %s", signature, path),
+    item(b, MACHINE_GROUP_MACHINE, at, NULL, text(b, "ACPI table %s from %s", signature, path),
          "firmware.acpi in the manifest: a secret volume");
 }
 
@@ -227,9 +245,10 @@ static void build_bios(struct build *b, const struct vmi_bootloader *loader)
     b->machine->firmware = "SeaBIOS";
     if (loader && loader->bios && loader->bios->use_serial == OPT_TRUE) {
         machine_set(b, "graphics", "off"); /* how QEMU tells SeaBIOS to use the serial port (sercon) */
-        item(b, loader->bios->at, NULL, "BIOS (SeaBIOS), on the serial console", "bios.useSerial in the manifest");
+        item(b, MACHINE_GROUP_MACHINE, loader->bios->at, NULL, "BIOS (SeaBIOS), on the serial console",
+             "bios.useSerial in the manifest");
     } else {
-        item(b, loader && loader->bios ? loader->bios->at : NULL, NULL, "BIOS (SeaBIOS)",
+        item(b, MACHINE_GROUP_MACHINE, loader && loader->bios ? loader->bios->at : NULL, NULL, "BIOS (SeaBIOS)",
              loader && loader->bios ? "in the manifest" : "the default of a PC without bootloader.efi");
     }
 }
@@ -249,7 +268,7 @@ void build_firmware(struct build *b)
     else if (!boots_kernel(b))
         build_uefi(b, NULL, false, "an arm64 machine has no other firmware");
     else
-        item(b, NULL, NULL, "no firmware", "the kernel is entered directly");
+        item(b, MACHINE_GROUP_MACHINE, NULL, NULL, "no firmware", "the kernel is entered directly");
     build_kernel(b);
     if (firmware->acpi) {
         acpi_table(b, firmware->acpi->at, "SLIC", firmware->acpi->slic_name_ref, "slic.bin");
@@ -258,7 +277,8 @@ void build_firmware(struct build *b)
     if (b->facts->ignition_path) {
         option(b, SECTION_MACHINE, "-fw_cfg",
                text(b, "name=opt/com.coreos/config,file=%s", comma(b, b->facts->ignition_path)));
-        item(b, NULL, NULL, "Ignition configuration for the guest", "annotation kubevirt.io/ignitiondata");
+        item(b, MACHINE_GROUP_MACHINE, NULL, NULL, "Ignition configuration for the guest",
+             "annotation kubevirt.io/ignitiondata");
     }
 }
 
@@ -299,9 +319,9 @@ void build_smbios(struct build *b)
     smbios_field(b, &out, NULL, "sku", system->sku);
     smbios_field(b, &out, NULL, "family", system->family);
     smbios_option(b, &out);
-    item(b, firmware->at, NULL, text(b, "UUID %s", firmware->uuid),
+    item(b, MACHINE_GROUP_MACHINE, firmware->at, NULL, text(b, "UUID %s", firmware->uuid),
          "firmware.uuid, or derived from the VM's name: stable over restarts");
-    item(b, firmware->at, NULL,
+    item(b, MACHINE_GROUP_MACHINE, firmware->at, NULL,
          text(b, "SMBIOS system %s/%s", system->manufacturer ? system->manufacturer : "-",
               system->product ? system->product : "-"),
          b->facts->smbios ? "the cluster's configuration" : "KubeVirt's values: guests look for them");
@@ -314,5 +334,5 @@ void build_smbios(struct build *b)
     smbios_field(b, &out, chassis->at, "asset", chassis->asset);
     smbios_field(b, &out, chassis->at, "sku", chassis->sku);
     smbios_option(b, &out);
-    item(b, chassis->at, NULL, "SMBIOS chassis", "chassis in the manifest");
+    item(b, MACHINE_GROUP_MACHINE, chassis->at, NULL, "SMBIOS chassis", "chassis in the manifest");
 }

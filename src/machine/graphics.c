@@ -64,7 +64,7 @@ static void build_video(struct build *b)
         set_string(b, device, "addr", "0x1");
         pci_add(b, device, PCI_FIXED, at, "the video device", NULL);
     }
-    item(b, at, "video0", text(b, "video: %s", video->what), why);
+    item(b, MACHINE_GROUP_CONSOLE, at, "video0", text(b, "video: %s", video->what), why);
 }
 
 void build_graphics(struct build *b)
@@ -73,17 +73,18 @@ void build_graphics(struct build *b)
 
     if (!domain_has_graphics(b)) {
         option(b, SECTION_LAST, "-display", "none");
-        item(b, b->devices->at, NULL, "no screen", "autoattachGraphicsDevice is false in the manifest");
+        item(b, MACHINE_GROUP_CONSOLE, b->devices->at, NULL, "no screen",
+             "autoattachGraphicsDevice is false in the manifest");
         return;
     }
     build_video(b);
     if (vnc) {
         option(b, SECTION_LAST, "-vnc", text(b, "unix:%s", comma(b, private_path(b, "virt-vnc"))));
-        item(b, NULL, NULL, "VNC on the socket virt-vnc",
+        item(b, MACHINE_GROUP_CONSOLE, NULL, NULL, "VNC on the socket virt-vnc",
              "no password: who may enter its directory may see the screen");
     } else {
         option(b, SECTION_LAST, "-display", "none");
-        item(b, NULL, NULL, "no VNC", "this QEMU has none, or the caller wants none");
+        item(b, MACHINE_GROUP_CONSOLE, NULL, NULL, "no VNC", "this QEMU has none, or the caller wants none");
     }
 }
 
@@ -129,7 +130,8 @@ static void input_add(struct build *b, const struct vmi_input *input, const char
         manifest_fault(b, input->at, "input %s: bus (usb and virtio are allowed)", input->name);
         return;
     }
-    item(b, input->at, id, text(b, "%s %s", tablet ? "tablet" : "keyboard", input->name), "in the manifest");
+    item(b, MACHINE_GROUP_CONSOLE, input->at, id, text(b, "%s %s", tablet ? "tablet" : "keyboard", input->name),
+         "in the manifest");
 }
 
 static void redirections(struct build *b)
@@ -146,8 +148,8 @@ static void redirections(struct build *b)
         set_string(b, device, "bus", "usb.0");
         set_string(b, device, "port", text(b, "%u", ++b->usb_ports));
     }
-    item(b, b->devices->client_passthrough, "redir0", "4 USB redirections on virt-usbredir-0 to -3",
-         "clientPassthrough in the manifest");
+    item(b, MACHINE_GROUP_OTHER, b->devices->client_passthrough, "redir0",
+         "4 USB redirections on virt-usbredir-0 to -3", "clientPassthrough in the manifest");
 }
 
 void build_inputs(struct build *b)
@@ -185,7 +187,7 @@ void build_controllers(struct build *b)
         set_int(b, device, "p2", 15);
         set_int(b, device, "p3", 15);
         pci_add(b, device, PCI_PORT, NULL, "the USB controller", NULL);
-        item(b, NULL, "usb", "USB controller (xHCI)",
+        item(b, MACHINE_GROUP_OTHER, NULL, "usb", "USB controller (xHCI)",
              b->x86 ? "a disk, an input device or a redirection is on USB" : "arm64 has no other keyboard");
     }
     if (scsi) {
@@ -193,10 +195,11 @@ void build_controllers(struct build *b)
         if (b->devices->block_multi_queue == OPT_TRUE)
             set_int(b, device, "num_queues", MAX(b->machine->vcpus, 1U));
         pci_add(b, device, virtio, NULL, "the SCSI controller", NULL);
-        item(b, NULL, "scsi0", "SCSI controller (virtio)",
+        item(b, MACHINE_GROUP_DISKS, NULL, "scsi0", "SCSI controller (virtio)",
              b->devices->disable_hotplug == OPT_TRUE ? "a disk is on SCSI" : "volumes plugged in later come here");
     }
     device = virtio_new(b, NULL, "virtio-serial-pci", "virtio-serial0");
     pci_add(b, device, virtio, NULL, "the channel controller", NULL);
-    item(b, NULL, "virtio-serial0", "channel controller (virtio)", "the guest agent's channel needs it");
+    item(b, MACHINE_GROUP_CONSOLE, NULL, "virtio-serial0", "channel controller (virtio)",
+         "the guest agent's channel needs it");
 }

@@ -4,6 +4,7 @@
 
 #include "base/strv.h"
 #include "machine/build.h"
+#include "json/node.h"
 
 static const char *const arch_names[] = {[MACHINE_ARCH_X86_64] = "x86_64", [MACHINE_ARCH_AARCH64] = "aarch64"};
 
@@ -14,7 +15,8 @@ static void build_identity(struct build *b)
     if (!text_is_clean(b, b->vmi->at, "the name of the VM", name))
         return;
     option(b, SECTION_MACHINE, "-name", text(b, "guest=%s,debug-threads=on", comma(b, name)));
-    item(b, NULL, NULL, text(b, "domain %s", name), "<namespace>_<name>, as KubeVirt names its domains");
+    item(b, MACHINE_GROUP_MACHINE, NULL, NULL, text(b, "domain %s", name),
+         "<namespace>_<name>, as KubeVirt names its domains");
     b->machine->name = text(b, "%s", name);
 }
 
@@ -25,7 +27,8 @@ static void build_process(struct build *b)
     option(b, SECTION_MACHINE, "-nodefaults", NULL);
     option(b, SECTION_MACHINE, "-no-user-config", NULL);
     option(b, SECTION_LAST, "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-    item(b, NULL, NULL, "process: starts paused, without default devices, in QEMU's seccomp sandbox",
+    item(b, MACHINE_GROUP_MACHINE, NULL, NULL,
+         "process: starts paused, without default devices, in QEMU's seccomp sandbox",
          "the launcher lets it run when everything is connected; a guest that breaks out of QEMU can start no program");
 }
 
@@ -42,10 +45,22 @@ static const char *type_default(const struct build *b)
     return b->x86 ? "q35" : "virt";
 }
 
+/* Of the types with a version, "pc-q35-7.2": distributions have their own ("pc-q35-rhel9.2.0"), so there is no telling
+ * which one is near. */
+static const char *newest_type(const struct build *b, char *const *known)
+{
+    const char *prefix = b->x86 ? "pc-q35-" : "virt-", *newest = NULL;
+
+    for (char *const *k = known; *k; k++)
+        if (startswith(*k, prefix) && (!newest || strverscmp(*k, newest) > 0))
+            newest = *k;
+    return newest;
+}
+
 static void build_type(struct build *b)
 {
     const struct vmi_machine_type *machine = &b->domain->machine;
-    const char *type = machine->type && *machine->type ? machine->type : type_default(b), *near;
+    const char *type = machine->type && *machine->type ? machine->type : type_default(b), *newest;
     char *const *known = b->facts->caps->machines;
     bool fits = b->x86 ? startswith(type, "q35") || startswith(type, "pc-q35") : startswith(type, "virt") != NULL;
 
@@ -66,9 +81,10 @@ static void build_type(struct build *b)
         for (char *const *k = known; *k; k++)
             found = found || streq(*k, type);
         if (!found) {
-            near = nearest(type, known);
-            host_fault(b, machine->at, "%s has no machine type \"%s\" (the nearest that it has is \"%s\")",
-                       b->facts->caps->binary ? b->facts->caps->binary : "QEMU", type, near ? near : type_default(b));
+            newest = newest_type(b, known);
+            host_fault(b, node_get(machine->at, "type") ?: machine->at,
+                       "%s has no machine type \"%s\" (%s is there always%s%s)", qemu_name(b), type, type_default(b),
+                       newest ? "; the newest with a version is " : "", newest ? newest : "");
         }
     }
     b->machine->type = text(b, "%s", type);
@@ -79,19 +95,20 @@ static void build_type(struct build *b)
         machine_set(b, "vmport", "off");
     else
         machine_set(b, "gic-version", "max");
-    item(b, machine->at, NULL, text(b, "machine %s", type),
+    item(b, MACHINE_GROUP_MACHINE, machine->at, NULL, text(b, "machine %s", type),
          streq(type, type_default(b))
              ? "QEMU's newest version of the type; name a versioned one if the guest must not see changes"
              : "named in the manifest");
     if (!b->x86)
-        item(b, NULL, NULL, "interrupt controller: GIC, newest version",
+        item(b, MACHINE_GROUP_MACHINE, NULL, NULL, "interrupt controller: GIC, newest version",
              b->kvm ? "the host's own version under KVM" : "emulated: QEMU chooses the newest that it has");
 }
 
 static void build_accel(struct build *b)
 {
     option(b, SECTION_MACHINE, "-accel", b->kvm ? "kvm" : "tcg");
-    item(b, NULL, NULL, b->kvm ? "acceleration: KVM" : "acceleration: none, the CPU is emulated (TCG)",
+    item(b, MACHINE_GROUP_MACHINE, NULL, NULL,
+         b->kvm ? "acceleration: KVM" : "acceleration: none, the CPU is emulated (TCG)",
          b->kvm ? "KVM is usable on this host" : "KVM is not usable here, or emulation was asked for");
     b->machine->accel = b->kvm ? "kvm" : "tcg";
 }
@@ -103,10 +120,11 @@ static void build_features(struct build *b)
 
     machine_set(b, "acpi", acpi ? "on" : "off");
     if (!acpi)
-        item(b, features->acpi->at, NULL, "no ACPI tables", "features.acpi is disabled in the manifest");
+        item(b, MACHINE_GROUP_MACHINE, features->acpi->at, NULL, "no ACPI tables",
+             "features.acpi is disabled in the manifest");
     if (b->x86 && features->smm) {
         machine_set(b, "smm", vmi_feature_on(features->smm) ? "on" : "off");
-        item(b, features->smm->at, NULL,
+        item(b, MACHINE_GROUP_MACHINE, features->smm->at, NULL,
              vmi_feature_on(features->smm) ? "system management mode" : "no system management mode", "in the manifest");
     }
 }
@@ -120,10 +138,11 @@ static void build_actions(struct build *b)
     option(b, SECTION_MACHINE, "-action",
            text(b, "shutdown=poweroff,panic=shutdown%s%s%s", terminate ? ",reboot=shutdown" : "",
                 watchdog ? ",watchdog=" : "", watchdog ? watchdog : ""));
-    item(b, NULL, NULL, "guest shutdown and panic end QEMU",
+    item(b, MACHINE_GROUP_MACHINE, NULL, NULL, "guest shutdown and panic end QEMU",
          "its last event says which it was, and no process stays behind, not even when the launcher is gone");
     if (terminate)
-        item(b, b->domain->at, NULL, "a guest reboot is a power-off", "rebootPolicy Terminate in the manifest");
+        item(b, MACHINE_GROUP_MACHINE, b->domain->at, NULL, "a guest reboot is a power-off",
+             "rebootPolicy Terminate in the manifest");
 }
 
 static void build_boot(struct build *b)
@@ -131,7 +150,7 @@ static void build_boot(struct build *b)
     bool paused = b->vmi->spec.start_strategy && streq(b->vmi->spec.start_strategy, "Paused");
 
     option(b, SECTION_MACHINE, "-boot", paused ? "strict=on,menu=on,splash-time=10000" : "strict=on");
-    item(b, paused ? b->vmi->spec.at : NULL, NULL,
+    item(b, MACHINE_GROUP_MACHINE, paused ? b->vmi->spec.at : NULL, NULL,
          paused ? "boot menu, 10 s; only devices with a boot order are booted"
                 : "only devices with a boot order are booted",
          paused ? "startStrategy Paused: time to attach a viewer"
@@ -265,6 +284,7 @@ void machine_free(struct machine *machine)
     for (size_t i = 0; i < machine->options.count; i++)
         json_decref(machine->options.items[i].json);
     strv_free(machine->argv);
+    strv_free(machine->lacks);
     arena_free(machine->arena);
     free(machine);
 }
@@ -279,6 +299,11 @@ char *const *machine_get_argv(const struct machine *machine)
 char *const *machine_get_environment(const struct machine *machine)
 {
     return machine->environment.items;
+}
+
+char *const *machine_get_lacks(const struct machine *machine)
+{
+    return machine->lacks;
 }
 
 const struct machine_fd *machine_get_fds(const struct machine *machine, size_t *ret_count)

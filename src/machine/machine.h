@@ -102,7 +102,8 @@ struct machine_facts {
     int64_t now;        /* seconds since the epoch, for clock.utc.offsetSeconds; 0: not known */
     const struct machine_smbios *smbios; /* NULL: KubeVirt's own values */
     bool no_free_page_reporting;         /* the cluster's configuration */
-    bool assume; /* for `explain`: what only a host or a cluster gives (devices, a vsock id) is taken as given */
+    bool assume; /* for `explain`: what only a host or a cluster gives (devices, a vsock id) is taken as given, and what
+                    the host lacks is no fault but a line of machine_get_lacks() */
     const char *virtiofs_socket_dir; /* daemons listen there already, as <filesystem>.sock; NULL: we start them */
     const char *virtiofsd;           /* the program for that; NULL: "virtiofsd" */
 };
@@ -138,8 +139,21 @@ struct machine_helper {
     const char *directory; /* its state: made 0700 before it starts; NULL: none */
 };
 
+/* What an item is listed under. */
+enum machine_group {
+    MACHINE_GROUP_MACHINE,
+    MACHINE_GROUP_CPU,
+    MACHINE_GROUP_MEMORY,
+    MACHINE_GROUP_DISKS,
+    MACHINE_GROUP_NETWORK,
+    MACHINE_GROUP_CONSOLE,
+    MACHINE_GROUP_OTHER,
+    MACHINE_GROUP_COUNT,
+};
+
 /* One device or setting of the machine, for people and programs. */
 struct machine_item {
+    enum machine_group group;
     const char *path; /* "spec.domain.devices.disks[0]", or "" for what is always there */
     const char *what; /* "disk rootdisk: virtio-blk, bootindex 1" */
     const char *why;  /* "bus virtio in the manifest; cache none because O_DIRECT works on the file" */
@@ -166,6 +180,8 @@ char *const *machine_get_argv(const struct machine *machine);
 const struct machine_fd *machine_get_fds(const struct machine *machine, size_t *ret_count);
 const struct machine_helper *machine_get_helpers(const struct machine *machine, size_t *ret_count);
 const struct machine_item *machine_get_items(const struct machine *machine, size_t *ret_count);
+/* With facts->assume: what keeps this host from running the machine, "spec.path: what is missing"; NULL if nothing. */
+char *const *machine_get_lacks(const struct machine *machine);
 /* NVRAM: copy `template` to `path` before the start unless path exists; NULL when there is none. */
 const char *machine_get_nvram(const struct machine *machine, const char **ret_template);
 /* The target name that the guest's disk has in KubeVirt's status ("vda", "sda"), or NULL. */

@@ -80,14 +80,15 @@ static void describe_memory(struct build *b, uint64_t page)
 {
     const struct vmi_memory *memory = &b->domain->memory;
 
-    item(b, memory->at, "pc.ram", text(b, "memory %llu bytes", (unsigned long long)b->machine->memory),
+    item(b, MACHINE_GROUP_MEMORY, memory->at, "pc.ram", text(b, "memory %s", bytes_text(b, b->machine->memory)),
          "memory.guest, or derived from resources or the huge page size");
     if (page)
-        item(b, memory->hugepages->at, "pc.ram",
+        item(b, MACHINE_GROUP_MEMORY, memory->hugepages->at, "pc.ram",
              text(b, "huge pages of %s, taken before the start", memory->hugepages->page_size.text),
              "memory.hugepages: a shortage shows as a start that fails, not as a guest that is killed later");
     if (b->share_memory)
-        item(b, NULL, "pc.ram", "memory is shared", "virtiofs daemons read and write it directly");
+        item(b, MACHINE_GROUP_MEMORY, NULL, "pc.ram", "memory is shared",
+             "virtiofs daemons read and write it directly");
 }
 
 void build_memory(struct build *b)
@@ -127,7 +128,8 @@ void build_memory(struct build *b)
     describe_memory(b, page);
     option(b, SECTION_MACHINE, "-overcommit", has_lock(b) ? "mem-lock=on" : "mem-lock=off");
     if (has_lock(b))
-        item(b, memory->at, NULL, "memory is locked", "realtime or reservedOverhead.memLock: no page fault later");
+        item(b, MACHINE_GROUP_MEMORY, memory->at, NULL, "memory is locked",
+             "realtime or reservedOverhead.memLock: no page fault later");
 }
 
 void build_memory_device(struct build *b)
@@ -150,7 +152,7 @@ void build_memory_device(struct build *b)
     set_int(b, device, "requested-size", 0);
     set_int(b, device, "node", 0);
     pci_add(b, device, PCI_PORT, b->domain->memory.at, "memory device", NULL);
-    item(b, b->domain->memory.at, "virtio-mem0",
+    item(b, MACHINE_GROUP_MEMORY, b->domain->memory.at, "virtio-mem0",
          text(b, "%llu bytes of memory can be plugged in", (unsigned long long)more),
          "maxGuest: the guest takes them in blocks of 2 MiB when the launcher asks");
 }
@@ -162,7 +164,8 @@ void build_balloon(struct build *b)
     json_t *device;
 
     if (b->devices->autoattach_mem_balloon == OPT_FALSE) {
-        item(b, b->devices->at, NULL, "no memory balloon", "autoattachMemBalloon is false in the manifest");
+        item(b, MACHINE_GROUP_MEMORY, b->devices->at, NULL, "no memory balloon",
+             "autoattachMemBalloon is false in the manifest");
         return;
     }
     if (disabled && streq(disabled, "true"))
@@ -174,7 +177,7 @@ void build_balloon(struct build *b)
     device = virtio_new(b, NULL, "virtio-balloon-pci", "balloon0");
     set_bool(b, device, "free-page-reporting", why == NULL);
     pci_add(b, device, PCI_PORT, NULL, "memory balloon", NULL);
-    item(b, NULL, "balloon0",
+    item(b, MACHINE_GROUP_MEMORY, NULL, "balloon0",
          why ? "memory balloon without free page reporting" : "memory balloon with free page reporting",
          why ? why : "pages that the guest frees go back to the host, and the guest's statistics are read through it");
 }

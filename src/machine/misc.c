@@ -30,7 +30,8 @@ void build_rng(struct build *b)
     set_string(b, device, "rng", "rng-source0");
     pci_add(b, device, b->devices->use_virtio_transitional == OPT_TRUE ? PCI_ROOT_BUS : PCI_PORT, b->devices->rng,
             "the random number device", NULL);
-    item(b, b->devices->rng, "rng0", "random numbers from the host's /dev/urandom", "rng in the manifest");
+    item(b, MACHINE_GROUP_OTHER, b->devices->rng, "rng0", "random numbers from the host's /dev/urandom",
+         "rng in the manifest");
 }
 
 static const char *const watchdog_actions[] = {
@@ -52,7 +53,7 @@ void build_watchdog(struct build *b)
     }
     if (!watchdog) {
         if (b->x86)
-            item(b, NULL, NULL, "watchdog of the chipset (iTCO), action reset",
+            item(b, MACHINE_GROUP_OTHER, NULL, NULL, "watchdog of the chipset (iTCO), action reset",
                  "part of q35; it sleeps until the guest starts it");
         return;
     }
@@ -66,7 +67,8 @@ void build_watchdog(struct build *b)
         device_new(b, watchdog->at, "i6300esb", device_id(b, "ua-", watchdog->name ? watchdog->name : "watchdog", 0));
     pci_add(b, device, PCI_ROOT_BUS, watchdog->at, "the watchdog", NULL);
     b->watchdog_action = watchdog_actions[watchdog->i6300esb->action];
-    item(b, watchdog->at, NULL, text(b, "watchdog i6300esb, action %s", b->watchdog_action), "in the manifest");
+    item(b, MACHINE_GROUP_OTHER, watchdog->at, NULL, text(b, "watchdog i6300esb, action %s", b->watchdog_action),
+         "in the manifest");
 }
 
 void build_sound(struct build *b)
@@ -94,7 +96,8 @@ void build_sound(struct build *b)
         set_string(b, codec, "bus", text(b, "%s.0", id));
         set_string(b, codec, "audiodev", "audio0");
     }
-    item(b, sound->at, id, text(b, "sound %s, to nowhere", sound->model == VMI_SOUND_AC97 ? "AC97" : "ICH9"),
+    item(b, MACHINE_GROUP_OTHER, sound->at, id,
+         text(b, "sound %s, to nowhere", sound->model == VMI_SOUND_AC97 ? "AC97" : "ICH9"),
          "in the manifest; a pod has no loudspeaker");
 }
 
@@ -120,7 +123,7 @@ void build_tpm(struct build *b)
     option(b, SECTION_BACKEND, "-tpmdev", "emulator,id=tpm-backend,chardev=tpm-socket");
     device = device_new(b, tpm->at, driver, "tpm0");
     set_string(b, device, "tpmdev", "tpm-backend");
-    item(b, tpm->at, "tpm0", text(b, "TPM 2.0 (%s), by swtpm", driver),
+    item(b, MACHINE_GROUP_OTHER, tpm->at, "tpm0", text(b, "TPM 2.0 (%s), by swtpm", driver),
          persistent ? "in the manifest; its state is kept" : "in the manifest; its state ends with the VM");
 }
 
@@ -136,12 +139,14 @@ void build_panic(struct build *b)
         case VMI_PANIC_HYPERV:
             if (!b->x86)
                 manifest_fault(b, panic->at, "panic device hyperv is for amd64 (pvpanic)");
-            item(b, panic->at, NULL, "panic reports by Hyper-V's crash registers", "panicDevices in the manifest");
+            item(b, MACHINE_GROUP_OTHER, panic->at, NULL, "panic reports by Hyper-V's crash registers",
+                 "panicDevices in the manifest");
             break;
         case VMI_PANIC_PVPANIC:
             device = device_new(b, panic->at, "pvpanic-pci", text(b, "panic%zu", i));
             pci_add(b, device, PCI_ROOT_BUS, panic->at, "the panic device", NULL);
-            item(b, panic->at, text(b, "panic%zu", i), "panic device (PCI)", "panicDevices in the manifest");
+            item(b, MACHINE_GROUP_OTHER, panic->at, text(b, "panic%zu", i), "panic device (PCI)",
+                 "panicDevices in the manifest");
             break;
         case VMI_PANIC_ISA:
         case VMI_PANIC_UNSET:
@@ -153,7 +158,8 @@ void build_panic(struct build *b)
             else
                 set_int(b, device_new(b, panic->at, "pvpanic", text(b, "panic%zu", i)), "ioport", 0x505);
             isa = true;
-            item(b, panic->at, text(b, "panic%zu", i), "panic device (ISA)", "panicDevices in the manifest");
+            item(b, MACHINE_GROUP_OTHER, panic->at, text(b, "panic%zu", i), "panic device (ISA)",
+                 "panicDevices in the manifest");
         }
     }
 }
@@ -175,7 +181,7 @@ void build_vsock(struct build *b)
     set_int(b, device, "guest-cid", cid);
     pci_add(b, device, b->devices->use_virtio_transitional == OPT_TRUE ? PCI_ROOT_BUS : PCI_PORT, b->devices->at,
             "the vsock device", NULL);
-    item(b, b->devices->at, "vsock0", text(b, "vsock, context id %u", cid),
+    item(b, MACHINE_GROUP_OTHER, b->devices->at, "vsock0", text(b, "vsock, context id %u", cid),
          "autoattachVSOCK in the manifest; the id was assigned to this VM");
 }
 
@@ -233,7 +239,7 @@ void build_filesystems(struct build *b)
         set_string(b, device, "tag", fs->name);
         set_int(b, device, "queue-size", 1024);
         pci_add(b, device, PCI_PORT, fs->at, text(b, "filesystem %s", fs->name), NULL);
-        item(b, fs->at, id, text(b, "filesystem %s (virtiofs)", fs->name),
+        item(b, MACHINE_GROUP_DISKS, fs->at, id, text(b, "filesystem %s (virtiofs)", fs->name),
              text(b, "in the manifest; the daemon listens on %s", socket));
     }
 }
@@ -315,7 +321,8 @@ void host_device_add(struct build *b, const struct node *at, const char *name, c
             set_int(b, device, "bootindex", (uint64_t)bootindex);
         pci_add(b, device, PCI_PORT, at, text(b, "host device %s", name), NULL);
     }
-    item(b, at, id, text(b, "host device %s: %s", name, host == &assumed ? "whichever it is given" : host->address),
+    item(b, options ? MACHINE_GROUP_OTHER : MACHINE_GROUP_NETWORK, at, id,
+         text(b, "host device %s: %s", name, host == &assumed ? "whichever it is given" : host->address),
          "given to this VM by the device plugin, or the caller");
 }
 

@@ -157,8 +157,8 @@ static void nic_add(struct build *b, const struct vmi_interface *interface, cons
                                     .netdev = netdev,
                                     .mac = text(b, "%s", nic->mac),
                                     .model = model->name};
-    item(b, interface->at, id, text(b, "interface %s: %s, %s", interface->name, model->name, nic->mac),
-         peer_why(b, nic));
+    item(b, MACHINE_GROUP_NETWORK, interface->at, id,
+         text(b, "interface %s: %s, %s", interface->name, model->name, nic->mac), peer_why(b, nic));
 }
 
 static bool nic_usable(struct build *b, const struct vmi_interface *interface, const struct machine_nic *nic)
@@ -192,7 +192,8 @@ void build_nics(struct build *b)
         const struct machine_nic *nic = find_nic(b, interface->name);
 
         if (interface->state == VMI_LINK_ABSENT)
-            item(b, interface->at, NULL, text(b, "interface %s: left out", interface->name), "its state is absent");
+            item(b, MACHINE_GROUP_NETWORK, interface->at, NULL, text(b, "interface %s: left out", interface->name),
+                 "its state is absent");
         else if (interface->binding == VMI_BINDING_SRIOV)
             host_device_add(b, interface->at, interface->name, "ua-sriov-", NULL, opt_int_or(interface->boot_order, 0));
         else if (nic_usable(b, interface, nic))

@@ -220,7 +220,8 @@ static void describe(struct topology *t, unsigned kept)
 {
     struct build *b = t->b;
 
-    item(b, NULL, NULL, text(b, "%u PCI Express root ports, %zu of them free", t->count, b->machine->spare_ports.count),
+    item(b, MACHINE_GROUP_MACHINE, NULL, NULL,
+         text(b, "%u PCI Express root ports, %zu of them free", t->count, b->machine->spare_ports.count),
          text(b,
               "one for each device, %u behind the NICs for NICs plugged in later, the rest for other devices; "
               "addresses stay as they are when devices are added",
@@ -261,7 +262,7 @@ void pci_finish(struct build *b)
             add_spare(&t, kept);
     }
     if (flat) {
-        item(b, b->vmi->at, NULL, "PCI devices on the root bus, no ports to plug into",
+        item(b, MACHINE_GROUP_MACHINE, b->vmi->at, NULL, "PCI devices on the root bus, no ports to plug into",
              "annotation kubevirt.io/placePCIDevicesOnRootComplex");
         return;
     }

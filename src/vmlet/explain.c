@@ -62,74 +62,11 @@ const struct option_spec explain_options[] = {
 
 /* ---- summary --------------------------------------------------------------------------------------------------- */
 
-enum group {
-    GROUP_MACHINE,
-    GROUP_CPU,
-    GROUP_MEMORY,
-    GROUP_DISKS,
-    GROUP_NETWORK,
-    GROUP_CONSOLE,
-    GROUP_OTHER,
-    GROUP_COUNT,
+static const char *const group_names[] = {
+    [MACHINE_GROUP_MACHINE] = "Machine",     [MACHINE_GROUP_CPU] = "CPU",         [MACHINE_GROUP_MEMORY] = "Memory",
+    [MACHINE_GROUP_DISKS] = "Disks",         [MACHINE_GROUP_NETWORK] = "Network", [MACHINE_GROUP_CONSOLE] = "Console",
+    [MACHINE_GROUP_OTHER] = "Other devices",
 };
-
-static const char *const group_names[] = {"Machine", "CPU", "Memory", "Disks", "Network", "Console", "Other devices"};
-
-/* What an item is listed under: the first row whose parts stand in its path and in its text. */
-static const struct {
-    enum group group;
-    const char *path, *what;
-} group_rules[] = {
-    {GROUP_DISKS, "devices.disks", ""},
-    {GROUP_DISKS, "devices.filesystems", ""},
-    {GROUP_DISKS, "", "I/O thread"},
-    {GROUP_DISKS, "", "SATA controller"},
-    {GROUP_DISKS, "", "SCSI controller"},
-    {GROUP_DISKS, "", "boot order"},
-    {GROUP_NETWORK, "devices.interfaces", ""},
-    {GROUP_MEMORY, "domain.memory", ""},
-    {GROUP_MEMORY, "", "balloon"},
-    {GROUP_MEMORY, "", "memory:"},
-    {GROUP_CPU, "domain.cpu", ""},
-    {GROUP_CPU, "features.hyperv", ""},
-    {GROUP_CPU, "", "CPU"},
-    {GROUP_CPU, "", "interrupt remapping"},
-    {GROUP_CONSOLE, "", "serial console"},
-    {GROUP_CONSOLE, "", "QMP"},
-    {GROUP_CONSOLE, "", "agent channel"},
-    {GROUP_CONSOLE, "", "channel controller"},
-    {GROUP_CONSOLE, "", "VNC"},
-    {GROUP_CONSOLE, "", "video"},
-    {GROUP_CONSOLE, "", "screen"},
-    {GROUP_CONSOLE, "", "firmware log"},
-    {GROUP_CONSOLE, "", "tablet"},
-    {GROUP_CONSOLE, "", "keyboard"},
-    {GROUP_MACHINE, "domain.firmware", ""},
-    {GROUP_MACHINE, "domain.clock", ""},
-    {GROUP_MACHINE, "domain.chassis", ""},
-    {GROUP_MACHINE, "domain.machine", ""},
-    {GROUP_MACHINE, "domain.features", ""},
-    {GROUP_MACHINE, "", "machine"},
-    {GROUP_MACHINE, "", "process:"},
-    {GROUP_MACHINE, "", "root ports"},
-    {GROUP_MACHINE, "", "guest shutdown"},
-    {GROUP_MACHINE, "", "domain "},
-    {GROUP_MACHINE, "", "clock"},
-    {GROUP_MACHINE, "", "BIOS"},
-    {GROUP_MACHINE, "", "UUID"},
-    {GROUP_MACHINE, "", "SMBIOS"},
-    {GROUP_MACHINE, "", "firmware"},
-    {GROUP_MACHINE, "", "kernel"},
-    {GROUP_MACHINE, "", "acceler"},
-};
-
-static enum group find_group(const struct machine_item *item)
-{
-    for (size_t i = 0; i < ELEMENTSOF(group_rules); i++)
-        if (strstr(item->path, group_rules[i].path) && strstr(item->what, group_rules[i].what))
-            return group_rules[i].group;
-    return GROUP_OTHER;
-}
 
 static void print_row(const char *what, const char *why)
 {
@@ -217,18 +154,18 @@ static void print_summary(const struct vmi *vmi, const struct hypothesis *h, con
     printf("  %s %u.%u.%u, accelerator %s%s%s\n", h->facts.caps->binary, version / 1000000, version / 1000 % 1000,
            version % 1000, h->facts.accel == MACHINE_ACCEL_KVM ? "kvm" : "tcg", *accel_reason ? ": " : "",
            accel_reason);
-    for (unsigned group = 0; group < GROUP_COUNT; group++) {
+    for (unsigned group = 0; group < MACHINE_GROUP_COUNT; group++) {
         bool has_heading = false;
 
         for (size_t i = 0; i < n; i++) {
-            if (find_group(&items[i]) != group)
+            if (items[i].group != group)
                 continue;
             if (!has_heading)
                 print_heading(group_names[group]);
             has_heading = true;
             print_row(items[i].what, items[i].why);
         }
-        if (group == GROUP_DISKS)
+        if (group == MACHINE_GROUP_DISKS)
             print_volumes(h);
     }
     print_overhead(vmi);
@@ -333,26 +270,15 @@ static int build(const struct vmi *vmi, const struct hypothesis_options *options
     return r;
 }
 
-/* Builds with the firmware that this host has; when the host lacks something, with all that there is to have. */
-static int build_anywhere(const struct vmi *vmi, struct hypothesis_options *options, struct hypothesis *h,
-                          struct machine **ret, struct faults *faults, struct error **ret_error)
+/* What this host lacks is told, and does not keep a manifest from being explained. */
+static int note_lacks(struct hypothesis *h, const struct machine *machine, struct error **ret_error)
 {
-    struct faults first = {.source = faults->source};
-    _cleanup_error_ struct error *error = NULL;
-    int r = build(vmi, options, h, ret, &first, &error);
+    char *const *lacks = machine_get_lacks(machine);
 
-    if (r < 0 && error_get_code(error) == ERROR_HOST) {
-        faults_done(&first);
-        first = (struct faults){.source = faults->source};
-        hypothesis_done(h);
-        options->all_firmware = true;
-        r = build(vmi, options, h, ret, &first, &error);
-    }
-    faults_done(faults);
-    *faults = first;
-    if (r < 0)
-        error_move(ret_error, TAKE_PTR(error));
-    return r;
+    STRV_FOREACH (text, lacks)
+        if (strv_printf(&h->notes, "%s; `vmlet run` would refuse this here", *text) < 0)
+            return error_oom(ret_error);
+    return 0;
 }
 
 static int find_arch(const struct vmi *vmi, enum machine_arch *ret, struct faults *faults, struct error **ret_error)
@@ -391,7 +317,7 @@ static int explain(const struct explain *e, const char *file, unsigned version)
         choose_accel(e->accel, options.arch, &accel, &error) < 0)
         return print_faults(&faults, error);
     options.accel = accel.accel;
-    if (build_anywhere(vmi, &options, &h, &machine, &faults, &error) < 0)
+    if (build(vmi, &options, &h, &machine, &faults, &error) < 0 || note_lacks(&h, machine, &error) < 0)
         return print_faults(&faults, error);
     STRV_FOREACH (text, h.notes)
         fprintf(stderr, "%svmlet: note: %s%s\n", style_on(stderr, STYLE_WARNING), *text, style_on(stderr, STYLE_PLAIN));

@@ -254,15 +254,14 @@ static int find_firmware(struct hypothesis *h, const struct hypothesis_options *
     if (r < 0)
         return r;
     for (size_t i = 0; h->firmware && h->firmware[i]; i++)
-        if (o->all_firmware || access(h->firmware[i], R_OK) == 0)
+        if (access(h->firmware[i], R_OK) == 0)
             h->firmware[kept++] = h->firmware[i];
         else
             free(h->firmware[i]);
     if (h->firmware)
         h->firmware[kept] = NULL;
     h->facts.known_firmware = (const char *const *)h->firmware;
-    return o->all_firmware ? note(h, "firmware that is not on this host is assumed to be where it is looked for first")
-                           : 0;
+    return 0;
 }
 
 static int find_kernel(struct hypothesis *h, const struct vmi *vmi)
@@ -303,6 +302,7 @@ int hypothesis_make(const struct vmi *vmi, const struct hypothesis_options *opti
         .private_dir = arena_printf(h->arena, "%s/%s", storage_pod_paths.private_dir, uid),
         .vsock_cid = vmi->spec.domain.devices.autoattach_vsock == OPT_TRUE ? 3 : 0,
         .vnc = true,
+        .assume = true,
         .virtiofs_socket_dir = "/var/run/kubevirt/virtiofs-containers", /* a container of the pod for each */
         .now = time(NULL),
         .serial_log = vmi->spec.domain.devices.log_serial_console != OPT_FALSE,

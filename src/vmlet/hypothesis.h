@@ -29,7 +29,6 @@ struct hypothesis_options {
     unsigned qemu_version; /* as struct qemu_caps has it; 0: ask the binary */
     enum machine_arch arch;
     enum machine_accel accel;
-    bool all_firmware; /* assume every firmware file that the machine may want */
 };
 
 /* Faults of the volumes are added to `faults` (-EINVAL then). *ret needs hypothesis_done() also on failure. */

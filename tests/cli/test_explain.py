@@ -2,6 +2,7 @@
 """vmlet explain on every manifest of the golden tests, on bad input, and without anything of the host."""
 import json
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -85,6 +86,35 @@ def test_summary(vmlet, small):
     assert "2 vCPUs: 1 socket, 2 cores, 1 thread" in out
     network = out.split("\nNetwork\n")[1].split("\n\n")[0]
     assert "interface default" in network and "tap0" in network
+
+
+def test_groups(vmlet, small):
+    """Each item says what it belongs to; the summary lists it there, and memory in units that people read."""
+    document = json.loads(vmlet("explain", small, "--accel", "tcg", "--qemu-version", "10.0", "--format", "json").stdout)
+    groups = {i["what"]: i["group"] for i in document["machine"]["devices"]}
+    assert groups["memory 256 MiB (268435456 bytes)"] == "memory"
+    assert set(groups.values()) <= {"machine", "cpu", "memory", "disks", "network", "console", "other"}
+    out = vmlet("explain", small, "--accel", "tcg", "--qemu-version", "10.0").stdout
+    sections = dict(s.split("\n", 1) for s in out.split("\n\n")[1:])
+    assert "memory 256 MiB" in sections["Memory"]
+    assert "interface default" in sections["Network"] and "interface" not in sections.get("Other devices", "")
+
+
+@pytest.mark.parametrize("format", ["summary", "argv", "json"])
+def test_a_machine_that_this_host_lacks_is_explained(vmlet, small, format):
+    """Only `run` refuses it: a dump of another distribution's cluster is no bad manifest."""
+    if not shutil.which("qemu-system-x86_64"):
+        pytest.skip("no qemu-system-x86_64")
+    small.write_text(SMALL.replace("    cpu:", "    machine: {type: pc-q35-rhel9.2.0}\n    cpu:"))
+    result = vmlet("explain", small, "--accel", "tcg", "--format", format)
+    assert result.returncode == 0, result.stderr
+    assert "pc-q35-rhel9.2.0" in result.stdout
+    assert re.search(r'note: spec\.domain\.machine\.type: .* has no machine type "pc-q35-rhel9\.2\.0".*run', result.stderr)
+    if format == "json":
+        assert any("pc-q35-rhel9.2.0" in note for note in json.loads(result.stdout)["notes"])
+    refused = vmlet("run", small, "--accel", "tcg", "--net", "none", "--until", "running")
+    assert refused.returncode == 3, refused.stderr
+    assert "pc-q35-rhel9.2.0" in refused.stderr
 
 
 def test_standard_input(vmlet, small):
