@@ -307,8 +307,11 @@ static json_t *routes_to_json(const struct net_guest_route *items, size_t count)
 
 json_t *net_cache_to_json(const struct net_interface *n, const struct vmi *vmi)
 {
-    json_t *json = json_object(), *ours = json_object();
+    json_t *json = json_object(), *ours = json_object(), *ips = json_array();
 
+    for (size_t i = 0; i < n->pod_ips.count; i++)
+        json_array_append_new(ips, json_string(n->pod_ips.items[i]));
+    json_object_set_new(ours, "podIPs", ips);
     set(json, "Name", n->names.pod);
     set(json, "IP", n->ip);
     set(json, "IPv6", n->ipv6);
@@ -370,6 +373,21 @@ static int load_routes(struct arena *arena, const json_t *array, struct net_inte
     return 0;
 }
 
+static int load_pod_ips(struct arena *arena, const json_t *array, struct net_interface *n)
+{
+    for (size_t i = 0; i < json_array_size(array); i++) {
+        const char *text = json_string_value(json_array_get(array, i)), **item;
+        struct ip ip;
+
+        if (!text || ip_parse(text, &ip) < 0)
+            continue;
+        item = NET_LIST_ADD(arena, &n->pod_ips);
+        if (!item || !(*item = arena_strdup(arena, text)))
+            return -ENOMEM;
+    }
+    return 0;
+}
+
 static int choose_cache(struct arena *arena, const char *dir, const struct vmi_interface *interface,
                         struct net_names *names, char **ret_path)
 {
@@ -421,6 +439,8 @@ int net_cache_load(struct arena *arena, const char *dir, const struct vmi_interf
     r = load_routes(arena, json_object_get(json, "Routes"), &n, false);
     if (r >= 0)
         r = load_routes(arena, json_object_get(ours, "routes6"), &n, true);
+    if (r >= 0)
+        r = load_pod_ips(arena, json_object_get(ours, "podIPs"), &n);
     json_decref(json);
     if (r < 0)
         return error_oom(ret_error);

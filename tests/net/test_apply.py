@@ -252,6 +252,7 @@ def test_cache_is_written_as_the_launcher(lab):
     assert victim.read_text() == "untouched"
     assert not cache.is_symlink() and cache.stat().st_uid == 107
     got = json.loads(cache.read_text())
+    assert got["vmlet"]["podIPs"] == ["10.244.1.5", "fd00:244::5"]
     assert got["IP"] == "10.0.2.2/24" and got["AdvertisingIPAddr"] == "10.0.2.1" and got["Mtu"] == 1450
     (lab.cache / ".vif-cache-eth0.json.new").symlink_to(victim)
     lab.netsetup("teardown", lab.directory / "vmi.json")
