@@ -103,7 +103,7 @@ class Namespace:
             "routes": "\n".join(sorted(self.ip("route", "show", "table", "all").splitlines())),
             "routes6": "\n".join(sorted(self.ip("-6", "route", "show", "table", "all").splitlines())),
             "policy": self.ip("rule") + self.ip("-6", "rule"),
-            "rules": self.exec("nft", "-a", "list", "ruleset").stdout,
+            "rules": self.exec("nft", "-s", "-a", "list", "ruleset").stdout,
             "sysctls": self.sh(r"grep -rs '' /proc/sys/net/ipv4 /proc/sys/net/ipv6 | "
                                r"grep -vE 'route/flush|/(base_)?(reachable|retrans)_time|stable_secret|tcp_fastopen_key'"),
         }
