@@ -7,6 +7,7 @@
 #include "base/arena.h"
 #include "base/strv.h"
 #include "domain/caps.h"
+#include "domain/network.h"
 
 int vm_net_parse(const char *text, enum vm_net *ret_net, const char **ret_tap, struct error **ret_error)
 {
@@ -54,6 +55,22 @@ static char *derive_mac(struct arena *arena, const struct vmi *vmi, const char *
                         (unsigned)(hash & 0xff));
 }
 
+/* The tap that netsetup made for it, with what it found out. */
+static void plug_into_pod(const struct prepare_options *o, size_t index, struct machine_nic *nic)
+{
+    const struct net_interface *link = pod_network_get(o->network, index);
+
+    if (!link)
+        return;
+    nic->kind = MACHINE_NET_TAP;
+    nic->tap = link->names.tap;
+    nic->mtu = link->mtu;
+    nic->queues = link->queues;
+    nic->vhost = link->vhost;
+    if (link->mac)
+        nic->mac = link->mac;
+}
+
 static struct machine_nic *list_nics(const struct prepare_options *o, struct arena *arena, size_t *ret_count)
 {
     const struct vmi_devices *devices = &o->vmi->spec.domain.devices;
@@ -79,7 +96,10 @@ static struct machine_nic *list_nics(const struct prepare_options *o, struct are
             if (devices->network_interface_multiqueue == OPT_TRUE)
                 nics[i].queues = MIN(vcpus, 256U);
         }
-        nics[i].vhost = nics[i].kind == MACHINE_NET_TAP && access("/dev/vhost-net", R_OK | W_OK) == 0;
+        if (o->net == VM_NET_POD)
+            plug_into_pod(o, i, &nics[i]);
+        if (o->net == VM_NET_TAP)
+            nics[i].vhost = nics[i].kind == MACHINE_NET_TAP && access("/dev/vhost-net", R_OK | W_OK) == 0;
         if (!nics[i].mac)
             return NULL;
     }

@@ -18,6 +18,8 @@ enum vm_net {
     VM_NET_POD,  /* the tap devices that netsetup made: tap0… by KubeVirt's names */
 };
 
+struct pod_network;
+
 struct prepare_options {
     const struct vmi *vmi;
     const char *dir;  /* the VM's private directory */
@@ -26,6 +28,7 @@ struct prepare_options {
     struct storage_options storage;
     enum vm_net net;
     const char *tap;                        /* for VM_NET_TAP */
+    const struct pod_network *network;      /* for VM_NET_POD */
     const char *kernel, *initrd, *append;   /* instead of what the manifest says */
     const char *firmware_dir;               /* --ovmf-path, or NULL */
     const struct accel_result *known_accel; /* of a VM that runs already: nothing is probed */

@@ -11,6 +11,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "domain/control.h"
+#include "domain/network.h"
 #include "domain/prepare.h"
 #include "domain/statefile.h"
 
@@ -29,6 +30,7 @@ struct launcher {
     struct vmi *vmi;
     char *dir; /* <private dir>/<uid> */
     struct prepared prepared;
+    struct pod_network *network;
     struct domain *domain;
     struct rpc_call *waiting[WAITING_MAX]; /* answered when the VM runs, or has failed */
     size_t n_waiting;
@@ -114,6 +116,10 @@ static int prepare(struct launcher *l, const struct accel_result *known, struct 
                    struct error **ret_error)
 {
     const struct launcher_options *lo = &l->options;
+    int r = pod_network_load(l->vmi, lo->private_dir, &l->network, ret_error);
+
+    if (r < 0)
+        return r;
     struct prepare_options o = {
         .vmi = l->vmi,
         .dir = l->dir,
@@ -131,12 +137,14 @@ static int prepare(struct launcher *l, const struct accel_result *known, struct 
         .timeline = known ? NULL : l->timeline,
     };
 
+    o.network = l->network;
     o.storage.paths.private_dir = lo->private_dir;
     o.storage.paths.ephemeral_disk_dir = lo->ephemeral_disk_dir;
     o.storage.paths.container_disk_dir = lo->container_disk_dir;
     o.storage.paths.hotplug_disk_dir = lo->hotplug_disk_dir;
     o.storage.paths.empty_disk_dir = lo->empty_disk_dir;
-    return vm_prepare(&o, &l->prepared, faults, ret_error);
+    r = pod_network_serve(l->network, l->event, ret_error);
+    return r < 0 ? r : vm_prepare(&o, &l->prepared, faults, ret_error);
 }
 
 static int make_domain(struct launcher *l, const char *manifest, struct error **ret_error)
@@ -206,6 +214,8 @@ static void forget(struct launcher *l)
     if (l->prepared.storage)
         storage_remove(l->prepared.storage);
     prepared_done(&l->prepared);
+    pod_network_free(l->network);
+    l->network = NULL;
     vmi_free(l->vmi);
     l->vmi = NULL;
     free(l->dir);
