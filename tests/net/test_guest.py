@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real guest, under emulation, behind the tap that netsetup made, with the addresses that our server gave it."""
-import os
 import subprocess
 from pathlib import Path
 
@@ -9,15 +8,13 @@ from conftest import BUILD, POD_MAC
 from test_traffic import Listener
 
 VMLET = BUILD / "src" / "vmlet" / "vmlet"
-GUESTS = Path(os.environ.get("VMLET_GUESTS", Path.home() / ".cache" / "vmlet" / "guest"))
+RECIPE = Path(__file__).resolve().parent.parent / "guest" / "build-initramfs"
 
 
 def image(model="virtio"):
     """The guest whose kernel has this NIC's driver: that for clouds has virtio's alone."""
-    kind = f"initramfs-amd64-{'cloud' if model == 'virtio' else 'generic'}"
-    made = next((d for d in sorted(GUESTS.glob(f"{kind}*")) if (d / "vmlinuz").exists()), None)
-    if made is None:
-        pytest.skip(f"no test guest {kind}: tests/guest/build-initramfs makes it")
+    flavour = "cloud" if model == "virtio" else "generic"
+    made = Path(subprocess.run([RECIPE, "--flavour", flavour], stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
     return ["--kernel", made / "vmlinuz", "--initrd", made / "initrd.img", "--append", "console=ttyS0 quiet"]
 
 
@@ -30,7 +27,7 @@ WAIT = "i=0; while [ $i -lt 100 ] && ! ip -4 addr show dev eth0 | grep -q inet; 
 
 def guest_exec(lab, manifest, command, model):
     """Boots, runs a shell command by the guest agent, and gives what it printed."""
-    done = lab.pod.exec(VMLET, "run", manifest, "--accel", "tcg", "--net", "tap:tap0", *image(model), "--grace", "1s",
+    done = lab.pod.exec(VMLET, "run", manifest, "--state-dir", lab.directory / "vms", "--accel", "tcg", "--net", "tap:tap0", *image(model), "--grace", "1s",
                         "--exec", WAIT + command, check=False, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -63,7 +60,7 @@ def test_guest_is_reached(lab):
     Listener(lab, lab.peer, 8000, "peer")
     command = ("echo ready-to-serve >/dev/console; echo hello from the guest | nc -l -p 8080 >/tmp/got; "
                "cat /tmp/got; nc 10.244.1.6 8000 </dev/null")
-    process = lab.pod.popen(VMLET, "run", manifest, "--accel", "tcg", "--net", "tap:tap0", *image(), "--grace", "1s", "--console", "--exec",
+    process = lab.pod.popen(VMLET, "run", manifest, "--state-dir", lab.directory / "vms", "--accel", "tcg", "--net", "tap:tap0", *image(), "--grace", "1s", "--console", "--exec",
                             WAIT + command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     lab.processes.append(process)
     seen = ""
