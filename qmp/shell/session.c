@@ -244,7 +244,7 @@ bool session_sleep(struct session *session, uint64_t usec)
     struct waiting w = {.refs = 2}, *outer = session->waiting;
     sd_event_source *timer = NULL;
 
-    session->waiting = &w;
+    session->waiting = &w; /* cppcheck-suppress autoVariables ; put back before this returns */
     if (event_arm_timer(session->event, &timer, usec, on_sleep_end, &w) >= 0)
         while (!w.done && !w.interrupted && !session->lost)
             if (sd_event_run(session->event, UINT64_MAX) < 0)

@@ -364,7 +364,7 @@ static int get_dommemstat(struct shell *sh, char **words, json_t **ret, struct e
     stats = balloon ? get_property(sh, balloon, "guest-stats") : NULL;
     inner = json_object_get(stats, "stats");
     json_object_foreach (inner, name, value)
-        if (strcmp(name, "") &&
+        if (!streq(name, "") &&
             !(qmp_json_big_number(value) && streq(qmp_json_big_number(value), "18446744073709551615")))
             put(*ret, name, value); /* UINT64_MAX: the guest did not tell */
     put(*ret, "last-update", json_object_get(stats, "last-update"));

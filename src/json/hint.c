@@ -138,14 +138,18 @@ static const char *list_fields(struct decoder *d, const struct table *table)
 const char *describe_unknown_field(struct decoder *d, const struct table *table, const struct node *node)
 {
     unsigned n;
-    const char *near;
+    const char *near, *elsewhere;
 
     for (size_t i = 0; i < table->count; i++)
         if (table->fields[i].flags & FIELD_OLD && streq(table->fields[i].name, node->key))
             return arena_printf(d->arena, ": it was one in v1alpha2 (%s)", table->fields[i].doc) ?: "";
     near = nearest_field(d, table, node->key, &n);
     if (!near || n > 2) /* more than one edit; edit_distance() counts by halves */
-        near = find_elsewhere(d, node) ?: near;
+        elsewhere = find_elsewhere(d, node);
+    else
+        elsewhere = NULL;
+    if (elsewhere)
+        near = elsewhere;
     if (!near)
         return list_fields(d, table);
     return arena_printf(d->arena, " (did you mean %s?)", near) ?: "";

@@ -130,7 +130,7 @@ static void test_good(void **state)
 
 static void test_bad(void **state)
 {
-    char path[4096];
+    static char path[4096];
 
     snprintf(path, sizeof(path), "%s/bad", directory);
     directory = path;
