@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/fd.h"
+#include "base/crash.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -106,11 +107,15 @@ int file_write_atomic(const char *path, const void *data, size_t length, mode_t 
     fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
     if (fd < 0)
         return error_errno(ret_error, errno, "cannot create %s", temporary);
+    CRASH_POINT("write-created");
     r = fd_write_all(fd, data, length);
+    CRASH_POINT("write-written");
     if (r == 0 && fsync(fd) < 0)
         r = -errno;
+    CRASH_POINT("write-synced");
     if (r == 0 && rename(temporary, path) < 0)
         r = -errno;
+    CRASH_POINT("write-renamed");
     if (r < 0) {
         unlink(temporary);
         return error_errno(ret_error, r, "cannot write %s", path);

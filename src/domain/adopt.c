@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/child.h"
+#include "base/crash.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/strv.h"
@@ -19,6 +20,7 @@ static void on_status(struct qmp_client *client, json_t *result, const struct er
     const char *status = json_string_value(json_object_get(result, "status"));
     struct lifecycle *l = &d->lifecycle;
 
+    CRASH_POINT("adopt-status");
     if (error || !status)
         return; /* the monitor is gone, and the pidfd tells the rest */
     /* qapi/run-state.json: RunState. The reason that the state file has stands while the state is the same. */
@@ -39,6 +41,7 @@ static void on_status(struct qmp_client *client, json_t *result, const struct er
                             domain_reason_name(l->reason), "adopted", 1),
                   "took over the running VM (QEMU is pid %d)", (int)d->pid);
     domain_write_state(d, NULL);
+    CRASH_POINT("adopt-saved");
     if (d->adopted_done)
         d->adopted_done(d, NULL, d->adopted_userdata);
     d->adopted_done = NULL;
@@ -93,10 +96,13 @@ int domain_adopt(struct domain *d, const struct domain_state_file *state, domain
 
     d->adopted = true;
     r = open_process(d, state, ret_error);
+    CRASH_POINT("adopt-opened");
     if (r >= 0)
         r = domain_connect(d, ret_error);
+    CRASH_POINT("adopt-connected");
     if (r >= 0)
         r = domain_watch(d, ended, userdata, ret_error);
+    CRASH_POINT("adopt-watched");
     if (r < 0) {
         d->pid = 0; /* not ours to kill */
         return r;
@@ -119,6 +125,7 @@ int domain_adopt(struct domain *d, const struct domain_state_file *state, domain
         d->pid = 0;
         return error_errno(ret_error, r, "cannot talk to QEMU");
     }
+    CRASH_POINT("adopt-asked");
     if (state->stop_asked_wall)
         domain_take_up_stop(d, state->stop_asked_wall, state->stop_deadline_wall);
     if (state->thaw_deadline_wall)

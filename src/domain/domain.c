@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/child.h"
+#include "base/crash.h"
 #include "base/fd.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -63,6 +64,7 @@ static void remove_files(struct domain *d)
 
     STRV_FOREACH (path, d->sockets)
         unlink(*path);
+    CRASH_POINT("end-sockets");
     for (size_t i = 0; i < ELEMENTSOF(names); i++) {
         _cleanup_free_ char *path = NULL;
 
@@ -86,6 +88,7 @@ void domain_free(struct domain *d)
     sd_event_source_disable_unref(d->exit_source);
     sd_event_source_disable_unref(d->ended_source);
     domain_stop_helpers(d);
+    CRASH_POINT("end-helpers");
     stop_done(&d->stop);
     qmp_client_free(d->qmp);
     qga_client_free(d->agent);
@@ -95,6 +98,7 @@ void domain_free(struct domain *d)
     console_free(d->console);
     if (!d->adopted || killed || (STATE_BIT(d->lifecycle.state) & STATES_FINAL))
         remove_files(d); /* not those of a VM that could not be taken over, and runs on */
+    CRASH_POINT("end-files");
     strv_free(d->sockets);
     machine_free(d->machine);
     error_free(d->failure);
@@ -233,9 +237,11 @@ static int on_qemu_exit(sd_event_source *source, int fd, uint32_t revents, void 
                   said ? said : " and wrote nothing");
     }
     set_outcome(d, info);
+    CRASH_POINT("end-reaped");
     domain_stop_helpers(d);
     stop_done(&d->stop);
     domain_state_changed(d);
+    CRASH_POINT("end-state");
     if (event_defer(d->event, &d->ended_source, on_ended, d) < 0)
         on_ended(NULL, d);
     return 0;
@@ -276,11 +282,13 @@ static void on_qmp_state(struct qmp_client *client, enum qmp_state state, const 
     switch (state) {
     case QMP_NEGOTIATING:
         timeline_mark(d->timeline, MARK_GREETING);
+        CRASH_POINT("start-greeting");
         break;
     case QMP_DISCONNECTED:
         on_qmp_lost(d, error);
         break;
     case QMP_RUNNING:
+        CRASH_POINT("start-negotiated");
         if (d->start_paused && !d->adopted) { /* nobody resumes it but the user, as with KubeVirt */
             d->lifecycle.reason = REASON_USER;
             domain_state_changed(d);
@@ -341,6 +349,7 @@ int domain_start(struct domain *d, domain_ended_fn ended, void *userdata, struct
     d->lifecycle.state = DOMAIN_PAUSED;
     d->lifecycle.reason = REASON_STARTING_UP;
     r = domain_watch(d, ended, userdata, ret_error);
+    CRASH_POINT("start-watched");
     if (r >= 0)
         unplug_cables(d);
     if (r >= 0 && !d->start_paused) {
@@ -350,7 +359,9 @@ int domain_start(struct domain *d, domain_ended_fn ended, void *userdata, struct
     }
     if (r < 0)
         return r;
+    CRASH_POINT("start-cont-queued");
     domain_state_changed(d); /* last: QEMU starts while the state file is written */
+    CRASH_POINT("start-saved");
     return 0;
 }
 
@@ -366,6 +377,7 @@ static void on_action_done(struct qmp_client *client, json_t *result, const stru
 {
     struct action *a = userdata;
 
+    CRASH_POINT("action-done");
     if (a->done)
         a->done(a->domain, error, a->userdata);
     free(a);
@@ -391,16 +403,19 @@ static int act(struct domain *d, const char *command, domain_done_fn done, void 
 int domain_pause(struct domain *d, domain_done_fn done, void *userdata)
 {
     d->lifecycle.pausing_by_user = true;
+    CRASH_POINT("pause-asked");
     return act(d, "stop", done, userdata);
 }
 
 int domain_unpause(struct domain *d, domain_done_fn done, void *userdata)
 {
+    CRASH_POINT("unpause-asked");
     return act(d, "cont", done, userdata);
 }
 
 int domain_reset(struct domain *d, domain_done_fn done, void *userdata)
 {
+    CRASH_POINT("reset-asked");
     return act(d, "system_reset", done, userdata);
 }
 

@@ -3,6 +3,7 @@
  * Freezing the guest's file systems for a backup, and thawing them again whatever happens: the deadline is in the state
  * file, so a launcher that adopts the VM takes it up.
  */
+#include "base/crash.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "domain/domain-internal.h"
@@ -42,6 +43,7 @@ static void on_frozen(struct qga_client *agent, json_t *result, const struct err
     struct domain *d = a->domain;
 
     if (!error) {
+        CRASH_POINT("freeze-frozen");
         guest_info_set(d->guest_info, "guest-fsfreeze-status", json_string("frozen"));
         event_log_add(d->events, "Agent", "Frozen", json_pack("{s:O}", "filesystems", result),
                       "froze %lld file systems of the guest%s", (long long)json_integer_value(result),
@@ -50,6 +52,7 @@ static void on_frozen(struct qga_client *agent, json_t *result, const struct err
         if (a->timeout_usec)
             arm_thaw(d, a->timeout_usec);
         domain_write_state(d, NULL);
+        CRASH_POINT("freeze-saved");
     }
     finish(a, error);
 }
@@ -60,6 +63,7 @@ static void on_thawed(struct qga_client *agent, json_t *result, const struct err
     struct domain *d = a->domain;
 
     if (!error) {
+        CRASH_POINT("freeze-thawed");
         event_disarm_timer(d->thaw_timer);
         d->thaw_deadline_wall = 0;
         guest_info_set(d->guest_info, "guest-fsfreeze-status", json_string("thawed"));
@@ -129,6 +133,7 @@ static int on_thaw_timer(sd_event_source *source, uint64_t at, void *userdata)
 {
     struct domain *d = userdata;
 
+    CRASH_POINT("freeze-timeout");
     event_log_add(d->events, "Agent", "ThawTimeout", NULL, "nobody thawed the guest in time: thawing it now");
     if (domain_unfreeze(d, on_auto_thawed, NULL) < 0) /* the agent is away: it may come back */
         arm_thaw(d, THAW_RETRY_USEC);

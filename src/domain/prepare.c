@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/arena.h"
+#include "base/crash.h"
 #include "base/strv.h"
 #include "domain/caps.h"
 #include "domain/network.h"
@@ -232,6 +233,7 @@ int vm_prepare(const struct prepare_options *options, struct prepared *ret, stru
         if (r < 0)
             return r;
     }
+    CRASH_POINT("start-storage");
     mark(options, MARK_STORAGE);
     r = build(options, &p, arena, faults, ret_error);
     if (r < 0) {
@@ -239,6 +241,7 @@ int vm_prepare(const struct prepare_options *options, struct prepared *ret, stru
             storage_remove(p.storage);
         return r;
     }
+    CRASH_POINT("start-machine");
     mark(options, MARK_ARGV);
     *ret = p;
     p = (struct prepared){0};

@@ -3,6 +3,7 @@
  */
 #include <stdio.h>
 
+#include "base/crash.h"
 #include "base/log.h"
 #include "domain/domain-internal.h"
 
@@ -15,8 +16,10 @@ static const char *member(json_t *data, const char *key)
 
 static void on_stop(struct domain *d, json_t *data)
 {
+    CRASH_POINT("pause-stopped");
     if (lifecycle_stopped(&d->lifecycle))
         domain_state_changed(d);
+    CRASH_POINT("pause-saved");
 }
 
 static void on_resume(struct domain *d, json_t *data)
@@ -24,9 +27,11 @@ static void on_resume(struct domain *d, json_t *data)
     free(d->pause_volume);
     d->pause_volume = NULL;
     timeline_mark(d->timeline, MARK_RUNNING);
+    CRASH_POINT("resumed");
     if (!lifecycle_resumed(&d->lifecycle))
         return;
     domain_state_changed(d);
+    CRASH_POINT("resumed-saved");
     domain_set_guest_clock(d);
 }
 
@@ -44,6 +49,7 @@ static void on_wakeup(struct domain *d, json_t *data)
 
 static void on_shutdown(struct domain *d, json_t *data)
 {
+    CRASH_POINT("end-shutdown");
     if (lifecycle_shutdown(&d->lifecycle, member(data, "reason")))
         domain_state_changed(d);
 }

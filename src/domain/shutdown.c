@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 
+#include "base/crash.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "domain/domain-internal.h"
@@ -35,6 +36,7 @@ static void force(struct domain *d)
     case STOP_NONE:
     case STOP_ASKED:
         s->phase = STOP_QUIT;
+        CRASH_POINT("stop-quit");
         if (d->qmp && qmp_client_get_state(d->qmp) == QMP_RUNNING &&
             qmp_client_invoke(d->qmp, "quit", NULL, NULL, NULL) >= 0) {
             arm(d, TIMEOUT_QEMU_QUIT_USEC);
@@ -44,12 +46,14 @@ static void force(struct domain *d)
     case STOP_QUIT:
         s->phase = STOP_TERM;
         kill(d->pid, SIGTERM);
+        CRASH_POINT("stop-term");
         arm(d, TIMEOUT_QEMU_TERM_USEC);
         return;
     case STOP_TERM:
     case STOP_KILL:
         s->phase = STOP_KILL;
         kill(d->pid, SIGKILL);
+        CRASH_POINT("stop-kill");
         return;
     }
 }
@@ -90,6 +94,7 @@ static int on_stop_timer(sd_event_source *source, uint64_t at, void *userdata)
 {
     struct domain *d = userdata;
 
+    CRASH_POINT("stop-timer");
     if (d->stop.phase == STOP_ASKED && now_usec() < d->stop.deadline) {
         ask(d);
         arm_next(d);
@@ -143,12 +148,15 @@ void domain_shutdown(struct domain *d, uint64_t grace_usec, const char *why)
     s->deadline = deadline;
     s->wall_deadline = deadline == UINT64_MAX ? 0 : s->wall_asked_at + grace_usec;
     s->why = strdup(why);
+    CRASH_POINT("stop-begin");
     ask(d);
+    CRASH_POINT("stop-asked");
     arm_next(d);
     event_log_add(d->events, "Domain", "ShuttingDown", json_pack("{s:f}", "graceSeconds", (double)grace_usec / 1e6),
                   "asked the guest to shut down (%s): power button%s; it has %.0f s", why,
                   s->agent_asked ? " and guest agent" : "", (double)grace_usec / 1e6);
     domain_write_state(d, NULL);
+    CRASH_POINT("stop-saved");
 }
 
 void domain_kill(struct domain *d, const char *why)

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/child.h"
+#include "base/crash.h"
 #include "base/fd.h"
 #include "base/limits.h"
 #include "base/strv.h"
@@ -273,17 +274,21 @@ int domain_spawn(struct domain *d, struct error **ret_error)
     log_fd = open(log_path, O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (log_fd < 0)
         return error_errno(ret_error, errno, "cannot create %s", log_path);
+    CRASH_POINT("start-log");
     r = copy_nvram(d, ret_error);
     if (r >= 0)
         r = start_helpers(d, log_fd, ret_error);
+    CRASH_POINT("start-helpers");
     for (; r >= 0 && opened < n; opened++) {
         r = open_inherited(d, fds, n, opened, ret_error);
         if (r < 0)
             break;
         inherited[opened] = (struct child_fd){r, fds[opened].number};
+        CRASH_POINT("start-fd");
     }
     if (r >= 0)
         r = domain_connect(d, ret_error);
+    CRASH_POINT("start-connected");
     if (r >= 0) {
         _cleanup_(strv_freep) char **environment = NULL;
         struct child_options o = {
@@ -301,6 +306,7 @@ int domain_spawn(struct domain *d, struct error **ret_error)
         o.environment = environment;
         if (r >= 0)
             r = child_spawn(&o, &d->pid, &d->pidfd, ret_error);
+        CRASH_POINT("start-spawned");
         if (r == -ENOENT && ret_error)
             error_set(ret_error, ERROR_QEMU_NOT_FOUND, ENOENT, "cannot execute %s: there is no such program",
                       o.argv[0]);

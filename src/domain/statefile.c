@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/child.h"
+#include "base/crash.h"
 #include "base/fd.h"
 #include "base/limits.h"
 #include "domain/domain-internal.h"
@@ -64,7 +65,9 @@ int domain_write_state(const struct domain *d, struct error **ret_error)
         path = NULL;
         return error_oom(ret_error);
     }
+    CRASH_POINT("state-begin");
     r = file_write_atomic(path, text, strlen(text), 0600, ret_error);
+    CRASH_POINT("state-end");
     return error_wrap(ret_error, r, "cannot save the state of %s", d->vmi->domain_name);
 }
 

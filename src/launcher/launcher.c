@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/arena.h"
+#include "base/crash.h"
 #include "base/fd.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -104,7 +105,9 @@ static void on_domain_ended(struct domain *domain, const struct error *error, vo
     if (!error)
         error_set(&e, ERROR_GUEST, EPIPE, "the VM ended before it ran: %s", outcome ? outcome : "");
     answer_waiting(l, error ? error : e);
+    CRASH_POINT("end-told");
     storage_remove(l->prepared.storage);
+    CRASH_POINT("end-storage");
     finish(l, failed ? EXIT_FAILED : EXIT_OK);
 }
 
@@ -191,7 +194,9 @@ static int start(struct launcher *l, const char *text, struct faults *faults, st
     l->dir = path_below(l->options.private_dir, uid);
     if (!l->dir)
         return error_oom(ret_error);
+    CRASH_POINT("start-begin");
     r = mkdir_parents(l->dir, 0700, ret_error);
+    CRASH_POINT("start-dir");
     if (r >= 0)
         r = prepare(l, NULL, faults, ret_error);
     if (r < 0)
@@ -377,6 +382,7 @@ static int try_dir(struct launcher *l, const char *name, struct error **ret_erro
         return error_oom(ret_error);
     r = domain_state_read(l->dir, &state, &e);
     if (r >= 0) {
+        CRASH_POINT("adopt-read");
         r = adopt(l, &state, ret_error);
         if (r < 0)
             return error_wrap(ret_error, r, "cannot take over the VM in %s, which still runs (QEMU is pid %d)", l->dir,
@@ -469,9 +475,12 @@ int launcher_new(sd_event *event, const struct launcher_options *options, struct
         r = event_arm_timer(event, &l->qemu_timer, options->qemu_timeout_usec, on_qemu_timeout, l);
     if (r < 0)
         return error_errno(ret_error, r, "cannot set up the event loop");
+    CRASH_POINT("serve-listening");
     r = adopt_if_any(l, ret_error);
+    CRASH_POINT("serve-adopted");
     if (r >= 0)
         r = rpc_server_rename(control_get_server(l->control), l->socket, ret_error);
+    CRASH_POINT("serve-renamed");
     if (r < 0)
         return r;
     *ret = TAKE_PTR(l);
@@ -508,6 +517,7 @@ void launcher_reexec(struct launcher *l, char **argv)
 {
     log_info("executing the launcher anew; the VM runs on");
     /* by name, not by /proc/self/exe: an upgrade has put another file in its place */
+    CRASH_POINT("reexec");
     execvp(argv[0], argv);
     log_error("cannot execute the launcher anew: %s; going on with this one", strerror(errno));
 }

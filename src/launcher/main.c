@@ -7,6 +7,7 @@
 
 #include <vmlet-config.h>
 
+#include "base/crash.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "launcher/launcher.h"
@@ -324,6 +325,12 @@ int main(int argc, char **argv)
 
     timeline_mark(&timeline, MARK_EXEC);
     own_argv = argv;
+#ifdef VMLET_CRASH_POINTS
+    if (argc == 2 && streq(argv[1], "--list-crash-points")) {
+        crash_points_print();
+        return EXIT_OK;
+    }
+#endif
     log_init("virt-launcher", verbosity && atoi(verbosity) >= 4 ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
     if (parse_flags(argc, argv, &flags) < 0)
         return EXIT_BAD_INPUT;
