@@ -129,3 +129,24 @@
 #define TIMEOUT_SHORT_CALL_USEC   (5 * USEC_PER_SEC)  /* compat: the short deadline; also what Exec adds to its own */
 
 #define LIMIT_UNIX_PATH 107U /* sun_path without its NUL, unix(7) */
+
+/* Kubernetes API. */
+#define LIMIT_KUBE_CONFIG_BYTES   (1024U * 1024) /* a kubeconfig, a certificate, a token */
+#define LIMIT_KUBE_REPLY_BYTES    (64U * 1024 * 1024)
+#define LIMIT_KUBE_EVENT_BYTES    (8U * 1024 * 1024)  /* one line of a watch; etcd takes objects of 1.5 MiB */
+#define LIMIT_KUBE_PAGE           100U                /* objects in a page of a list: bounds what is parsed at once */
+#define LIMIT_KUBE_RETRIES        10U                 /* of a call that the server asks to send again */
+#define LIMIT_KUBE_RETRY_USEC     (60 * USEC_PER_SEC) /* the longest that the server may ask to wait */
+#define LIMIT_KUBE_EVENT_SERIES   4096U               /* Events that are remembered, so that a repetition is counted */
+#define TIMEOUT_KUBE_CONNECT_USEC (10 * USEC_PER_SEC)
+#define TIMEOUT_KUBE_CALL_USEC    (30 * USEC_PER_SEC)
+#define TIMEOUT_KUBE_DEAD_USEC    (30 * USEC_PER_SEC) /* sent bytes that nobody acknowledges: the connection is dead */
+/* The server ends a watch after half of this to all of it, drawn at random. */
+#define TIMEOUT_KUBE_WATCH_USEC     (600 * USEC_PER_SEC)
+#define KUBE_BACKOFF_FIRST_USEC     (500 * USEC_PER_MSEC) /* between attempts to list or watch */
+#define KUBE_BACKOFF_LAST_USEC      (30 * USEC_PER_SEC)
+#define KUBE_QUEUE_FIRST_USEC       (10 * USEC_PER_MSEC) /* between attempts at one key of a work queue */
+#define KUBE_QUEUE_LAST_USEC        (300 * USEC_PER_SEC)
+#define KUBE_LEASE_DURATION_SECONDS 15U                 /* client-go's defaults, so that other tools judge alike */
+#define KUBE_LEASE_RENEW_USEC       (10 * USEC_PER_SEC) /* not renewed for so long: no leader any more */
+#define KUBE_LEASE_RETRY_USEC       (2 * USEC_PER_SEC)
