@@ -196,3 +196,19 @@ def test_dev_lists_each_verb():
     assert verbs == told
     usage = subprocess.run([str(TOP / "dev"), "help"], capture_output=True, text=True, check=True).stdout
     assert all(f"  {verb} " in usage for verb in verbs)
+
+
+def test_every_library_of_the_build_is_in_the_package_list():
+    """What meson asks pkg-config for comes from a package that `./dev deps` installs."""
+    names = set()
+    for path in tracked("meson.build", "*/meson.build"):
+        names |= set(re.findall(r"\bdependency\(\s*'([^']+)'", path.read_text()))
+    listed = subprocess.run([TOP / "dev", "deps", "--print"], capture_output=True, text=True, check=True).stdout.split()
+    missing = []
+    for name in sorted(names):
+        folder = subprocess.run(["pkg-config", "--variable=pcfiledir", name], capture_output=True, text=True, check=False)
+        owner = subprocess.run(["dpkg", "-S", f"{folder.stdout.strip()}/{name}.pc"], capture_output=True, text=True, check=False)
+        package = owner.stdout.split(":")[0]
+        if package not in listed:
+            missing.append(f"{name} ({package or 'not installed here'})")
+    assert not missing, f"not in the package list of ./dev: {missing}"
