@@ -128,6 +128,8 @@ int domain_adopt(struct domain *d, const struct domain_state_file *state, domain
     CRASH_POINT("adopt-asked");
     if (state->stop_asked_wall)
         domain_take_up_stop(d, state->stop_asked_wall, state->stop_deadline_wall);
+    if (state->memory_dump)
+        domain_take_up_dump(d, state->memory_dump);
     if (state->thaw_deadline_wall)
         domain_take_up_freeze(d, state->thaw_deadline_wall);
     return 0;

@@ -9,18 +9,8 @@
 #include "base/fd.h"
 #include "base/limits.h"
 #include "base/log.h"
-#include "domain/domain-internal.h"
-
-struct control {
-    struct domain *domain; /* NULL: none yet, or none any more */
-    struct event_log *events;
-    struct timeline *timeline;
-    struct rpc_server *server;
-    bool allow_qmp_writes;
-    rpc_handler_fn sync;
-    void *sync_userdata;
-    unsigned screenshots; /* taken so far: names the file */
-};
+#include "domain/control-internal.h"
+#include "domain/stats.h"
 
 static void complain(const struct rpc_peer *peer, const struct error *error, void *userdata)
 {
@@ -34,12 +24,12 @@ static unsigned get_state(void *userdata)
     return c->domain ? (unsigned)c->domain->lifecycle.state : DOMAIN_NO_STATE;
 }
 
-static json_t *success(void)
+json_t *control_success(void)
 {
     return json_pack("{s:b, s:s}", "success", 1, "message", "");
 }
 
-static void fail(struct rpc_call *call, enum error_code code, int err, const char *text)
+void control_fail(struct rpc_call *call, enum error_code code, int err, const char *text)
 {
     _cleanup_error_ struct error *e = NULL;
 
@@ -54,7 +44,8 @@ static void handle_sync(struct rpc_call *call, json_t *params, void *userdata)
     if (c->sync)
         c->sync(call, params, c->sync_userdata);
     else
-        fail(call, ERROR_NOT_SUPPORTED, EOPNOTSUPP, "this VM was started with its manifest, and takes no other");
+        control_fail(call, ERROR_NOT_SUPPORTED, EOPNOTSUPP,
+                     "this VM was started with its manifest, and takes no other");
 }
 
 /* The answer of an action on the domain, when it could be begun. */
@@ -65,41 +56,44 @@ static void on_action(struct domain *d, const struct error *error, void *userdat
     if (error)
         rpc_fail(call, error);
     else
-        rpc_reply(call, success());
+        rpc_reply(call, control_success());
 }
 
-static void begun(struct rpc_call *call, int r)
+void control_begun(struct rpc_call *call, int r)
 {
     if (r < 0)
-        fail(call, r == -ENOMEM ? ERROR_INTERNAL : ERROR_CONNECTION, r, "QEMU's monitor is not there");
+        control_fail(call, r == -ENOMEM ? ERROR_INTERNAL : ERROR_CONNECTION, r, "QEMU's monitor is not there");
 }
 
 static void handle_pause(struct rpc_call *call, json_t *params, void *userdata)
 {
     struct control *c = userdata;
 
-    begun(call, domain_pause(c->domain, on_action, call));
+    if (domain_is_dumping(c->domain))
+        control_fail(call, ERROR_WRONG_STATE, EBUSY, "the guest's memory is being dumped, and it runs on afterwards");
+    else
+        control_begun(call, domain_pause(c->domain, on_action, call));
 }
 
 static void handle_unpause(struct rpc_call *call, json_t *params, void *userdata)
 {
     struct control *c = userdata;
 
-    begun(call, domain_unpause(c->domain, on_action, call));
+    control_begun(call, domain_unpause(c->domain, on_action, call));
 }
 
 static void handle_reset(struct rpc_call *call, json_t *params, void *userdata)
 {
     struct control *c = userdata;
 
-    begun(call, domain_reset(c->domain, on_action, call));
+    control_begun(call, domain_reset(c->domain, on_action, call));
 }
 
 static void handle_soft_reboot(struct rpc_call *call, json_t *params, void *userdata)
 {
     struct control *c = userdata;
 
-    begun(call, domain_soft_reboot(c->domain, on_action, call));
+    control_begun(call, domain_soft_reboot(c->domain, on_action, call));
 }
 
 /* Who asked, for the record: "request of pid 123 (uid 0)". */
@@ -119,13 +113,13 @@ static void handle_shutdown(struct rpc_call *call, json_t *params, void *userdat
     char why[128];
 
     if (grace && json_integer_value(grace) < 0) {
-        fail(call, ERROR_BAD_ARGUMENT, EINVAL, "gracePeriodSeconds must not be negative");
+        control_fail(call, ERROR_BAD_ARGUMENT, EINVAL, "gracePeriodSeconds must not be negative");
         return;
     }
     if (grace)
         usec = (uint64_t)json_integer_value(grace) * USEC_PER_SEC;
     domain_shutdown(c->domain, usec, asker(call, why, sizeof(why)));
-    rpc_reply(call, success());
+    rpc_reply(call, control_success());
 }
 
 static void handle_kill(struct rpc_call *call, json_t *params, void *userdata)
@@ -134,7 +128,7 @@ static void handle_kill(struct rpc_call *call, json_t *params, void *userdata)
     char why[128];
 
     domain_kill(c->domain, asker(call, why, sizeof(why)));
-    rpc_reply(call, success());
+    rpc_reply(call, control_success());
 }
 
 static void handle_freeze(struct rpc_call *call, json_t *params, void *userdata)
@@ -144,7 +138,7 @@ static void handle_freeze(struct rpc_call *call, json_t *params, void *userdata)
     int r = domain_freeze(c->domain, seconds > 0 ? (uint64_t)seconds * USEC_PER_SEC : 0, on_action, call);
 
     if (r < 0)
-        fail(call, ERROR_AGENT_NOT_CONNECTED, r, "the guest agent is not connected");
+        control_fail(call, ERROR_AGENT_NOT_CONNECTED, r, "the guest agent is not connected");
 }
 
 static void handle_unfreeze(struct rpc_call *call, json_t *params, void *userdata)
@@ -153,14 +147,14 @@ static void handle_unfreeze(struct rpc_call *call, json_t *params, void *userdat
     int r = domain_unfreeze(c->domain, on_action, call);
 
     if (r < 0)
-        fail(call, ERROR_AGENT_NOT_CONNECTED, r, "the guest agent is not connected");
+        control_fail(call, ERROR_AGENT_NOT_CONNECTED, r, "the guest agent is not connected");
 }
 
 static void handle_guest_info(struct rpc_call *call, json_t *params, void *userdata)
 {
     struct control *c = userdata;
 
-    rpc_reply(call, json_pack("{s:o, s:o}", "response", success(), "guestInfoResponse",
+    rpc_reply(call, json_pack("{s:o, s:o}", "response", control_success(), "guestInfoResponse",
                               guest_info_to_json(c->domain->guest_info)));
 }
 
@@ -168,7 +162,7 @@ static void handle_users(struct rpc_call *call, json_t *params, void *userdata)
 {
     struct control *c = userdata;
 
-    rpc_reply(call, json_pack("{s:o, s:{s:o}}", "response", success(), "guestUserListResponse", "items",
+    rpc_reply(call, json_pack("{s:o, s:{s:o}}", "response", control_success(), "guestUserListResponse", "items",
                               guest_info_users_to_json(c->domain->guest_info, SIZE_MAX)));
 }
 
@@ -176,7 +170,7 @@ static void handle_filesystems(struct rpc_call *call, json_t *params, void *user
 {
     struct control *c = userdata;
 
-    rpc_reply(call, json_pack("{s:o, s:{s:o}}", "response", success(), "guestFilesystemsResponse", "items",
+    rpc_reply(call, json_pack("{s:o, s:{s:o}}", "response", control_success(), "guestFilesystemsResponse", "items",
                               guest_info_filesystems_to_json(c->domain->guest_info, SIZE_MAX)));
 }
 
@@ -185,7 +179,7 @@ static void handle_get_domain(struct rpc_call *call, json_t *params, void *userd
     struct control *c = userdata;
 
     /* KubeVirt's launcher answers with an empty text when there is no domain */
-    rpc_reply(call, json_pack("{s:o, s:o*, s:o*}", "response", success(), "domain",
+    rpc_reply(call, json_pack("{s:o, s:o*, s:o*}", "response", control_success(), "domain",
                               c->domain ? domain_to_json(c->domain) : NULL, "vmlet",
                               c->domain ? domain_extra_to_json(c->domain) : NULL));
 }
@@ -203,9 +197,9 @@ static void handle_get_qemu_version(struct rpc_call *call, json_t *params, void 
     unsigned v = c->domain->qmp ? qmp_client_get_version(c->domain->qmp) : 0;
 
     if (v == 0)
-        fail(call, ERROR_WRONG_STATE, EAGAIN, "QEMU has not answered yet");
+        control_fail(call, ERROR_WRONG_STATE, EAGAIN, "QEMU has not answered yet");
     else
-        rpc_reply(call, json_pack("{s:o, s:o}", "response", success(), "version",
+        rpc_reply(call, json_pack("{s:o, s:o}", "response", control_success(), "version",
                                   json_sprintf("%u.%u.%u", v / 1000000, v / 1000 % 1000, v % 1000)));
 }
 
@@ -216,7 +210,7 @@ static void on_exec(struct qga_client *agent, json_t *result, const struct error
     if (error)
         rpc_fail(call, error);
     else
-        rpc_reply(call, json_pack("{s:o, s:O*, s:O*, s:O*}", "response", success(), "exitCode",
+        rpc_reply(call, json_pack("{s:o, s:O*, s:O*, s:O*}", "response", control_success(), "exitCode",
                                   json_object_get(result, "exitcode"), "stdOut", json_object_get(result, "out"),
                                   "stdErr", json_object_get(result, "err")));
 }
@@ -250,7 +244,7 @@ static void on_ping(struct qga_client *agent, json_t *result, const struct error
     if (error)
         rpc_fail(call, error);
     else
-        rpc_reply(call, json_pack("{s:o}", "response", success()));
+        rpc_reply(call, json_pack("{s:o}", "response", control_success()));
 }
 
 static void handle_guest_ping(struct rpc_call *call, json_t *params, void *userdata)
@@ -258,9 +252,38 @@ static void handle_guest_ping(struct rpc_call *call, json_t *params, void *userd
     struct control *c = userdata;
 
     if (!c->domain->agent_connected)
-        fail(call, ERROR_AGENT_NOT_CONNECTED, ENOTCONN, "the guest agent is not connected");
+        control_fail(call, ERROR_AGENT_NOT_CONNECTED, ENOTCONN, "the guest agent is not connected");
     else
-        begun(call, qga_client_call(c->domain->agent, "guest-ping", NULL, timeout_of(params), on_ping, call));
+        control_begun(call, qga_client_call(c->domain->agent, "guest-ping", NULL, timeout_of(params), on_ping, call));
+}
+
+static void handle_memory_dump(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+    _cleanup_error_ struct error *e = NULL;
+
+    if (domain_dump_memory(c->domain, json_string_value(json_object_get(params, "dumpPath")), &e) < 0)
+        rpc_fail(call, e);
+    else
+        rpc_reply(call, control_success()); /* how it goes on is told by events and the domain's metadata */
+}
+
+/* There is nothing kept of a VM that does not run: it is forgotten when it ends. */
+static void handle_delete(struct rpc_call *call, json_t *params, void *userdata)
+{
+    rpc_reply(call, control_success());
+}
+
+/* ---- what KubeVirt's launcher can and this one cannot yet ----------------------------------------------------------
+ */
+
+static void handle_not_supported(struct rpc_call *call, json_t *params, void *userdata)
+{
+    _cleanup_error_ struct error *e = NULL;
+
+    error_set(&e, ERROR_NOT_SUPPORTED, EOPNOTSUPP, "%s is not supported by this launcher", rpc_call_method(call));
+    error_set_remedy(e, "stop the VM and start it anew with the changed manifest");
+    rpc_fail(call, e);
 }
 
 /* ---- Qmp: the sanctioned door to the monitor ----------------------------------------------------------------------
@@ -292,9 +315,9 @@ static void handle_qmp(struct rpc_call *call, json_t *params, void *userdata)
         return;
     }
     log_info("QMP %s from pid %d, uid %u", command, (int)peer->pid, (unsigned)peer->uid);
-    begun(call, c->domain->qmp ? qmp_client_invoke(c->domain->qmp, command, arguments ? json_incref(arguments) : NULL,
-                                                   on_qmp, call)
-                               : -ENOTCONN);
+    control_begun(call, c->domain->qmp ? qmp_client_invoke(c->domain->qmp, command,
+                                                           arguments ? json_incref(arguments) : NULL, on_qmp, call)
+                                       : -ENOTCONN);
 }
 
 /* ---- GetScreenshot ------------------------------------------------------------------------------------------------
@@ -323,7 +346,8 @@ static void on_screenshot(struct qmp_client *client, json_t *result, const struc
     if (e)
         rpc_fail(s->call, e);
     else
-        rpc_reply(s->call, json_pack("{s:o, s:s, s:s}", "response", success(), "mime", "image/png", "data", text));
+        rpc_reply(s->call,
+                  json_pack("{s:o, s:s, s:s}", "response", control_success(), "mime", "image/png", "data", text));
     free(s->path);
     free(s);
 }
@@ -345,7 +369,7 @@ static void handle_screenshot(struct rpc_call *call, json_t *params, void *userd
         free(s->path);
     }
     free(s);
-    begun(call, r);
+    control_begun(call, r);
 }
 
 /* ---- Subscribe ----------------------------------------------------------------------------------------------------
@@ -382,7 +406,7 @@ static void handle_subscribe(struct rpc_call *call, json_t *params, void *userda
 
     if (!s || rpc_stream_new(call, on_stream_closed, s, &s->stream) < 0) {
         free(s);
-        fail(call, ERROR_INTERNAL, ENOMEM, "out of memory");
+        control_fail(call, ERROR_INTERNAL, ENOMEM, "out of memory");
         return;
     }
     /* the answer goes out before the first event, so the count of lost ones is taken first */
@@ -435,6 +459,16 @@ static const struct rpc_param qmp_params[] = {
     {"arguments", JSON_OBJECT, false, "its arguments"},
     {0},
 };
+static const struct rpc_param dump_params[] = {
+    {"vmi", JSON_OBJECT, false, "the VirtualMachineInstance"},
+    {"dumpPath", JSON_STRING, true, "the file to write, an absolute path in the pod"},
+    {0},
+};
+static const struct rpc_param checkpoint_params[] = {
+    {"vmi", JSON_OBJECT, false, "the VirtualMachineInstance"},
+    {"checkpoint", RPC_TYPE_ANY, false, "the checkpoint"},
+    {0},
+};
 static const struct rpc_param subscribe_params[] = {
     {"from", JSON_INTEGER, false, "number of the first event wanted; 0: only new ones"},
     {0},
@@ -467,6 +501,35 @@ static const struct rpc_method methods[] = {
     {"GuestPing", "does the guest agent answer?", RUNS, ping_params, handle_guest_ping},
     {"Qmp", "one QMP command; read-only unless the server allows writes; logged with the caller", MONITORED, qmp_params,
      handle_qmp},
+    {"GetDomainStats", "what the VM uses, as KubeVirt's DomainStats; kept for a few seconds", STATES_ALIVE, NULL,
+     handle_domain_stats},
+    {"GetMetrics", "the same as Prometheus text", STATES_ALIVE, NULL, handle_metrics},
+    {"GetDomainDirtyRateStats", "how fast the guest dirties its memory, measured for a second", RUNS, NULL,
+     handle_dirty_rate},
+    {"GetVMStats", "the parts that are asked for: statistics, and raw answers of the guest agent", STATES_ALIVE,
+     vm_stats_params, handle_vm_stats},
+    {"VirtualMachineMemoryDump", "write the guest's memory to a file, in the background",
+     RUNS | STATE_BIT(DOMAIN_PAUSED), dump_params, handle_memory_dump},
+    {"DeleteVirtualMachine", "forget a VM that has ended", STATE_BIT(DOMAIN_NO_STATE) | STATES_FINAL, vmi_params,
+     handle_delete},
+#define NOT_YET(name, what, params)                                                                                    \
+    {                                                                                                                  \
+        name, what " (not supported yet)", 0, params, handle_not_supported                                             \
+    }
+    NOT_YET("MigrateVirtualMachine", "migrate to another pod", vmi_params),
+    NOT_YET("SyncMigrationTarget", "prepare this pod as the target of a migration", vmi_params),
+    NOT_YET("CancelVirtualMachineMigration", "abort the migration", vmi_params),
+    NOT_YET("SignalTargetPodCleanup", "the target of a migration is to leave", vmi_params),
+    NOT_YET("FinalizeVirtualMachineMigration", "what is to be done on the target when it runs", vmi_params),
+    NOT_YET("HotplugHostDevices", "plug host devices in again after a migration", vmi_params),
+    NOT_YET("SyncVirtualMachineCPUs", "plug vCPUs", vmi_params),
+    NOT_YET("SyncVirtualMachineMemory", "plug memory", vmi_params),
+    NOT_YET("GetSEVInfo", "AMD SEV: the platform", NULL),
+    NOT_YET("GetLaunchMeasurement", "AMD SEV: the measurement", vmi_params),
+    NOT_YET("InjectLaunchSecret", "AMD SEV: the secret", vmi_params),
+    NOT_YET("BackupVirtualMachine", "incremental backup", vmi_params),
+    NOT_YET("RedefineCheckpoint", "register a checkpoint again", checkpoint_params),
+#undef NOT_YET
     {"Subscribe", "events of the VM as notifications, from a number on", 0, subscribe_params, handle_subscribe},
     {0},
 };
@@ -503,6 +566,7 @@ int control_new(sd_event *event, const struct control_options *options, struct e
 
 void control_set_domain(struct control *control, struct domain *domain)
 {
+    control_forget_agent_parts(control);
     control->domain = domain;
 }
 
@@ -511,6 +575,7 @@ void control_free(struct control *control)
     if (!control)
         return;
     rpc_server_free(control->server);
+    control_forget_agent_parts(control);
     free(control);
 }
 

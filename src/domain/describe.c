@@ -66,6 +66,8 @@ static json_t *describe_metadata(const struct domain *d)
     json_t *metadata = json_pack("{s:s*}", "UID", d->vmi->uid);
 
     json_object_set_new(metadata, "GracePeriod", describe_grace(d));
+    if (d->memory_dump)
+        json_object_set(metadata, "MemoryDump", d->memory_dump);
     return json_pack("{s:o}", "KubeVirt", metadata);
 }
 

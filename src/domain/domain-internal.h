@@ -70,6 +70,8 @@ struct domain {
     char *pause_volume;          /* the volume whose I/O error paused the guest */
     unsigned panic_count;
     json_t *panic_info;
+    struct stats *stats;
+    json_t *memory_dump; /* KubeVirt's metadata of the last one; NULL: none */
 
     struct stop stop;
     char *outcome;
@@ -103,5 +105,10 @@ void domain_agent_channel(struct domain *d, bool open);
 /* The guest was stopped for a while: its clock is set by the agent, tried for a minute. */
 void domain_set_guest_clock(struct domain *d);
 void domain_guest_info_changed(struct guest_info *info, const char *command, void *userdata);
+/* dump.c */
+bool domain_is_dumping(const struct domain *d);
+int domain_dump_memory(struct domain *d, const char *path, struct error **ret_error);
+void domain_on_dump_completed(struct domain *d, json_t *data);
+void domain_take_up_dump(struct domain *d, json_t *state);
 /* statefile.c */
 int domain_write_state(const struct domain *d, struct error **ret_error);

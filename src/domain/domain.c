@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/strv.h"
 #include "domain/domain-internal.h"
+#include "domain/stats.h"
 
 int domain_new(sd_event *event, const struct domain_options *options, struct domain **ret, struct error **ret_error)
 {
@@ -41,7 +42,8 @@ int domain_new(sd_event *event, const struct domain_options *options, struct dom
     d->manifest = options->manifest ? strdup(options->manifest) : NULL;
     d->since_wall = realtime_usec();
     d->guest_info = guest_info_new(event, domain_guest_info_changed, d);
-    if (!d->guest_info || !d->dir || !d->accel_reason || (options->manifest && !d->manifest))
+    d->stats = stats_new(d);
+    if (!d->guest_info || !d->stats || !d->dir || !d->accel_reason || (options->manifest && !d->manifest))
         return error_oom(ret_error);
     *ret = TAKE_PTR(d);
     return 0;
@@ -92,6 +94,7 @@ void domain_free(struct domain *d)
     stop_done(&d->stop);
     qmp_client_free(d->qmp);
     qga_client_free(d->agent);
+    stats_free(d->stats); /* after the monitor, whose last callbacks go to it */
     guest_info_free(d->guest_info);
     sd_event_source_disable_unref(d->thaw_timer);
     sd_event_source_disable_unref(d->clock_timer);
@@ -103,6 +106,7 @@ void domain_free(struct domain *d)
     machine_free(d->machine);
     error_free(d->failure);
     json_decref(d->panic_info);
+    json_decref(d->memory_dump);
     fd_close(d->pidfd);
     free(d->dir);
     free(d->accel_reason);

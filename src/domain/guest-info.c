@@ -14,6 +14,7 @@ static const struct {
     {"guest-get-host-name", 120},
     {"guest-get-timezone", 120},
     {"guest-network-get-interfaces", 120},
+    {"guest-get-load", 120},
     {"guest-get-users", 10},
     {"guest-get-fsinfo", 300},
     {"guest-fsfreeze-status", 5},

@@ -54,6 +54,7 @@ bool lifecycle_stopped(struct lifecycle *l)
     enum domain_reason reason = l->pausing_by_user ? REASON_USER
                                 : l->io_error      ? REASON_IO_ERROR
                                 : l->watchdog      ? REASON_WATCHDOG
+                                : l->dumping       ? REASON_DUMP
                                 : l->panicked      ? REASON_CRASHED
                                                    : REASON_UNKNOWN;
 

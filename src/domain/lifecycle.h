@@ -73,6 +73,7 @@ struct lifecycle {
     bool pausing_by_user; /* our `stop` is on its way: the STOP event that follows is the user's */
     bool io_error;        /* a BLOCK_IO_ERROR with action stop came before the STOP event */
     bool watchdog;        /* as above: WATCHDOG with action pause */
+    bool dumping;         /* a memory dump stops the vCPUs for a while */
     bool panicked;
     enum domain_reason end_reason; /* what the SHUTDOWN event said; UNKNOWN if there was none */
     bool killing;                  /* we sent quit or a signal */

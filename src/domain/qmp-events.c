@@ -6,6 +6,7 @@
 #include "base/crash.h"
 #include "base/log.h"
 #include "domain/domain-internal.h"
+#include "domain/stats.h"
 
 static const char *member(json_t *data, const char *key)
 {
@@ -28,6 +29,7 @@ static void on_resume(struct domain *d, json_t *data)
     d->pause_volume = NULL;
     timeline_mark(d->timeline, MARK_RUNNING);
     CRASH_POINT("resumed");
+    stats_enable_balloon_reports(d->stats);
     if (!lifecycle_resumed(&d->lifecycle))
         return;
     domain_state_changed(d);
@@ -145,6 +147,7 @@ static const struct {
     {"BLOCK_IO_ERROR", on_io_error},
     {"VSERPORT_CHANGE", on_port_change},
     {"DEVICE_DELETED", on_device_deleted},
+    {"DUMP_COMPLETED", domain_on_dump_completed},
     {"SUSPEND_DISK", NULL},
     {"GUEST_CRASHLOADED", NULL},
     {"BALLOON_CHANGE", NULL},
@@ -159,7 +162,6 @@ static const struct {
     {"BLOCK_JOB_ERROR", NULL},
     {"BLOCK_JOB_READY", NULL},
     {"JOB_STATUS_CHANGE", NULL},
-    {"DUMP_COMPLETED", NULL},
     {"MIGRATION", NULL},
     {"NIC_RX_FILTER_CHANGED", NULL},
     {"VNC_CONNECTED", NULL},

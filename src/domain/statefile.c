@@ -47,6 +47,8 @@ static json_t *to_json(const struct domain *d)
     }
     if (d->thaw_deadline_wall)
         json_object_set_new(state, "thawDeadline", usec(d->thaw_deadline_wall));
+    if (d->memory_dump)
+        json_object_set(state, "memoryDump", d->memory_dump);
     json_object_set_new(state, "uuid", json_string(d->vmi->spec.domain.firmware.uuid));
     if (d->manifest)
         json_object_set_new(state, "manifest", json_string(d->manifest));
@@ -129,6 +131,7 @@ int domain_state_read(const char *dir, struct domain_state_file *ret, struct err
     s.accel = text_of(s.json, "accel");
     s.accel_reason = text_of(s.json, "accelReason");
     s.pause_volume = text_of(s.json, "pauseVolume");
+    s.memory_dump = json_object_get(s.json, "memoryDump");
     s.since_wall = number(s.json, "since");
     s.stop_asked_wall = number(s.json, "stopAsked");
     s.stop_deadline_wall = number(s.json, "stopDeadline");

@@ -270,7 +270,7 @@ static void sync_existing(struct launcher *l, struct rpc_call *call)
     if (state->state == DOMAIN_PAUSED && state->reason == REASON_STARTING_UP && l->n_waiting < WAITING_MAX)
         l->waiting[l->n_waiting++] = call;
     else if (state->state == DOMAIN_PAUSED && state->reason != REASON_USER && state->reason != REASON_MIGRATION &&
-             domain_unpause(l->domain, on_resumed, call) >= 0)
+             state->reason != REASON_DUMP && domain_unpause(l->domain, on_resumed, call) >= 0)
         return;
     else
         rpc_reply(call, success());

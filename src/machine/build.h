@@ -54,7 +54,7 @@ struct disk_target {
 };
 
 struct nic_entry {
-    const char *interface, *id, *netdev, *mac, *model;
+    const char *interface, *id, *netdev, *mac, *model, *tap;
 };
 
 #define MACHINE_LIST(type)                                                                                             \

@@ -191,6 +191,8 @@ const char *machine_disk_target(const struct machine *machine, const char *disk)
 const char *machine_disk_id(const struct machine *machine, const char *disk, const char **ret_node);
 /* QEMU's id of an interface's card, for set_link and device_del; NULL if it has none. */
 const char *machine_nic_id(const struct machine *machine, const char *interface);
+/* The tap device behind an interface; NULL if there is none. */
+const char *machine_nic_tap(const struct machine *machine, const char *interface);
 /* QEMU's id of the balloon, or NULL when there is none. */
 const char *machine_balloon_id(const struct machine *machine);
 /* Variables that QEMU's environment needs beside ours ("TZ=Europe/Berlin"); NULL when there are none. */

@@ -155,6 +155,7 @@ static void nic_add(struct build *b, const struct vmi_interface *interface, cons
         *entry = (struct nic_entry){.interface = text(b, "%s", interface->name),
                                     .id = id,
                                     .netdev = netdev,
+                                    .tap = nic->kind == MACHINE_NET_TAP ? text(b, "%s", nic->tap) : NULL,
                                     .mac = text(b, "%s", nic->mac),
                                     .model = model->name};
     item(b, MACHINE_GROUP_NETWORK, interface->at, id,

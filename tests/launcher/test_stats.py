@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Statistics, metrics, the memory dump, and that every method of KubeVirt's Cmd service is known by its name."""
+import re
+
+from vmlet_lab import wait_until, vmi
+
+# compat §1.2
+CMD = """
+SyncVirtualMachine PauseVirtualMachine UnpauseVirtualMachine FreezeVirtualMachine UnfreezeVirtualMachine
+ResetVirtualMachine SoftRebootVirtualMachine ShutdownVirtualMachine KillVirtualMachine DeleteVirtualMachine
+MigrateVirtualMachine SyncMigrationTarget CancelVirtualMachineMigration SignalTargetPodCleanup
+FinalizeVirtualMachineMigration HotplugHostDevices SyncVirtualMachineCPUs SyncVirtualMachineMemory GetDomain
+GetDomainStats GetDomainDirtyRateStats GetGuestInfo GetUsers GetFilesystems GetQemuVersion Ping Exec GuestPing
+VirtualMachineMemoryDump GetSEVInfo GetLaunchMeasurement InjectLaunchSecret GetScreenshot BackupVirtualMachine
+RedefineCheckpoint GetVMStats
+""".split()
+OURS = ["Subscribe", "GetTimeline", "Qmp", "Describe", "GetMetrics"]
+
+
+def disk_vmi(**more):
+    spec = vmi(**more)
+    spec["spec"]["domain"]["devices"]["disks"] = [{"name": "scratch", "disk": {"bus": "virtio"}}]
+    spec["spec"]["volumes"] = [{"name": "scratch", "emptyDisk": {"capacity": "64Mi"}}]
+    return spec
+
+
+def test_every_method_is_known(pod):
+    pod.start()
+    client = pod.client()
+    methods = {m["name"]: m for m in client.ok("Describe")["methods"]}
+    assert sorted(methods) == sorted(CMD + OURS)
+    for name, method in methods.items():
+        if "not supported yet" in method["what"]:
+            answer = client.call(name)
+            assert answer["error"]["data"]["code"] == "NotSupported" and name in answer["error"]["message"]
+
+
+def test_stats(pod):
+    pod.start()
+    client = pod.client()
+    client.ok("SyncVirtualMachine", vmi=disk_vmi())
+    pod.qemu = client.ok("GetDomain")["vmlet"]["pid"]
+    first = client.ok("GetDomainStats")["domainStats"]
+    assert first["Name"] == "ns_tiny" and first["NrVirtCpu"] == len(first["Vcpu"]) == 1
+    assert first["Cpu"]["TimeSet"] and first["Cpu"]["Time"] > 0
+    assert first["Vcpu"][0]["TimeSet"] and first["Vcpu"][0]["State"] == 1
+    assert any(first["CPUMap"][0]) and first["CPUMapSet"]
+    memory = first["Memory"]
+    assert memory["Total"] == 256 * 1024 and memory["ActualBalloon"] == 256 * 1024 and memory["RSS"] > 0
+    disk = first["Block"][0]
+    assert (disk["Alias"], disk["Name"], disk["Capacity"]) == ("scratch", "vda", 64 << 20)
+    assert disk["Path"].endswith("scratch.qcow2") and disk["RdReqsSet"]
+    assert client.ok("GetDomainStats")["domainStats"] == first  # kept for a while
+    pod.wait_agent(client)
+    client.ok("Exec", Command="/bin/dd", Args=["if=/dev/zero", "of=/dev/vda", "bs=64k", "count=16", "conv=fsync"], timeoutSeconds=60)
+
+    def written():
+        later = client.ok("GetDomainStats")["domainStats"]
+        return later["Block"][0]["WrBytes"] >= 1 << 20 and later
+
+    later = wait_until(written, "the written bytes are counted")
+    assert later["Cpu"]["Time"] > first["Cpu"]["Time"] and later["Vcpu"][0]["Time"] > first["Vcpu"][0]["Time"]
+    # the balloon's driver in the guest reports every 10 s
+    full = wait_until(
+        lambda: (s := client.ok("GetDomainStats")["domainStats"]["Memory"])["AvailableSet"] and s, "the balloon reports"
+    )
+    assert 100 * 1024 < full["Unused"] < full["Available"] < 256 * 1024
+    text = client.ok("GetMetrics")["metrics"]
+    check_format(text)
+    for name in (
+        "cpu_usage_seconds_total", "memory_resident_bytes", "memory_available_bytes", "storage_iops_write_total",
+        "vcpu_seconds_total", "guest_os_panic_total", "node_cpu_affinity",
+    ):
+        assert re.search(rf'^kubevirt_vmi_{name}{{namespace="ns",name="tiny".*}} [0-9.]+$', text, re.M), name
+    assert client.ok("GetDomainDirtyRateStats")["dirtyRateMbs"] >= 0
+    answer = client.ok("GetVMStats", domainStats={}, guestGetHostName={}, guestGetVcpus={})
+    assert answer["domainStats"]["Name"] == "ns_tiny" and answer["guestAgentVersion"]
+    assert answer["guestGetHostName"]["host-name"] and answer["guestGetVcpus"] and "failures" not in answer
+    assert "guestGetUsers" not in answer
+    # a paused guest has statistics, too
+    client.ok("PauseVirtualMachine")
+    assert client.ok("GetDomainStats")["domainStats"]["Name"] == "ns_tiny"
+
+
+def check_format(text):
+    """The exposition format: HELP and TYPE before the samples of a metric, which stand together."""
+    seen, present = set(), None
+    for line in text.splitlines():
+        if line.startswith("# "):
+            _, kind, name, _ = line.split(" ", 3)
+            if kind == "HELP":
+                assert name not in seen
+                seen.add(name)
+                present = name
+            assert name == present
+        else:
+            assert re.fullmatch(present + r'\{([a-z_]+="([^"\\]|\\.)*",?)+\} [0-9.e+-]+', line), line
+    assert text.endswith("\n")
+
+
+def test_stats_without_an_agent_or_a_balloon(pod):
+    pod.start()
+    client = pod.client()
+    spec = vmi(append="vmlet.noagent")
+    spec["spec"]["domain"]["devices"]["autoattachMemBalloon"] = False
+    client.ok("SyncVirtualMachine", vmi=spec)
+    pod.qemu = client.ok("GetDomain")["vmlet"]["pid"]
+    memory = client.ok("GetDomainStats")["domainStats"]["Memory"]
+    assert memory["RSSSet"] and not memory["ActualBalloonSet"] and not memory["UnusedSet"]
+    answer = client.ok("GetVMStats", guestGetUsers={})
+    assert "agent is not connected" in answer["failures"]["guestGetUsers"]
+
+
+def test_memory_dump(pod):
+    client = pod.boot()
+    path = pod.tmp / "memory.dump"
+    client.ok("Subscribe")
+    assert client.ok("VirtualMachineMemoryDump", vmi={}, dumpPath=str(path))["success"]
+    client.event(lambda e: e["reason"] == "MemoryDumpCompleted")
+    domain = client.ok("GetDomain")["domain"]
+    dump = domain["Spec"]["Metadata"]["KubeVirt"]["MemoryDump"]
+    assert dump["FileName"] == str(path) and dump["Completed"] and dump["StartTimestamp"] <= dump["EndTimestamp"]
+    assert path.read_bytes()[:4] == b"\x7fELF" and path.stat().st_size >= 256 << 20
+    wait_until(lambda: client.ok("GetDomain")["domain"]["Status"]["Status"] == "Running", "it runs again")
+    assert "absolute" in client.call("VirtualMachineMemoryDump", dumpPath="x")["error"]["message"]
+    client.ok("VirtualMachineMemoryDump", dumpPath=str(pod.tmp / "no-such-dir" / "x"))
+    failed = client.event(lambda e: e["reason"] == "MemoryDumpFailed")
+    assert failed["memoryDump"]["Failed"] and failed["memoryDump"]["FailureReason"]
+
+
+def test_delete_needs_an_ended_vm(pod):
+    pod.start()
+    client = pod.client()
+    assert client.ok("DeleteVirtualMachine", vmi={})["success"]
+    client.ok("SyncVirtualMachine", vmi=vmi())
+    pod.qemu = client.ok("GetDomain")["vmlet"]["pid"]
+    assert client.call("DeleteVirtualMachine")["error"]["data"]["code"] == "WrongState"
