@@ -227,8 +227,12 @@ static void complete(struct kube_call *call, CURLcode result)
     if (call->broken || result != CURLE_OK) {
         bool late = result == CURLE_OPERATION_TIMEDOUT;
 
-        error_set(&error, late ? ERROR_TIMED_OUT : ERROR_CONNECTION, late ? ETIMEDOUT : EIO, "%s %s%.*s: %s",
-                  call->http.method, call->client->config->server, (int)strcspn(call->http.path, "?"), call->http.path,
+        error_set(&error,
+                  late           ? ERROR_TIMED_OUT
+                  : call->broken ? ERROR_LIMIT
+                                 : ERROR_CONNECTION,
+                  late ? ETIMEDOUT : EIO, "%s %s%.*s: %s", call->http.method, call->client->config->server,
+                  (int)strcspn(call->http.path, "?"), call->http.path,
                   call->broken        ? call->broken
                   : *call->error_text ? call->error_text
                                       : curl_easy_strerror(result));

@@ -491,7 +491,8 @@ static void on_watch_end(const struct kube_reply *reply, void *userdata)
     struct kube_informer *i = userdata;
 
     i->call = NULL;
-    if (kube_reply_is_gone(reply))
+    /* an event that we refuse to hold would come again with every watch from here */
+    if (kube_reply_is_gone(reply) || (reply->error && error_get_code(reply->error) == ERROR_LIMIT))
         expire(i);
     if (i->useful && !i->expired)
         start_watch(i); /* the server ends every watch some time */
