@@ -327,6 +327,7 @@ struct vmi_disk_target { /* `disk`, `lun` or `cdrom`: fields that the kind does 
     enum opt_bool readonly, reservation;
     const char *pci_address;
     enum vmi_tray tray;
+    struct opt_int rotation_rate;
 };
 
 struct vmi_disk {

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/strv.h"
 #include "domain/domain-internal.h"
+#include "domain/prepare.h"
 #include "domain/stats.h"
 
 int domain_new(sd_event *event, const struct domain_options *options, struct domain **ret, struct error **ret_error)
@@ -62,7 +63,7 @@ static void wait_for_end(int pidfd)
 /* What a VM that has ended leaves of no use. Its logs stay. */
 static void remove_files(struct domain *d)
 {
-    static const char *const names[] = {"domain.json", "virt-vnc"};
+    static const char *const names[] = {"domain.json", "virt-vnc", PREPARE_IGNITION_FILE};
 
     STRV_FOREACH (path, d->sockets)
         unlink(*path);

@@ -6,6 +6,7 @@
 
 #include "base/arena.h"
 #include "base/crash.h"
+#include "base/fd.h"
 #include "base/strv.h"
 #include "domain/caps.h"
 #include "domain/network.h"
@@ -180,6 +181,28 @@ static int list_firmware(const struct prepare_options *o, enum machine_arch arch
     return 0;
 }
 
+static int write_ignition(const struct prepare_options *o, struct arena *arena, const char **ret,
+                          struct error **ret_error)
+{
+    const char *data = vmi_annotation(o->vmi, "kubevirt.io/ignitiondata"), *path;
+    int r;
+
+    if (!data)
+        return 0;
+    path = arena_printf(arena, "%s/" PREPARE_IGNITION_FILE, o->dir);
+    if (!path)
+        return error_oom(ret_error);
+    if (!o->touch_nothing) {
+        r = mkdir_parents(o->dir, 0700, ret_error);
+        if (r >= 0)
+            r = file_write_atomic(path, data, strlen(data), 0600, ret_error); /* it may hold secrets */
+        if (r < 0)
+            return r;
+    }
+    *ret = path;
+    return 0;
+}
+
 static int build(const struct prepare_options *o, struct prepared *p, struct arena *arena, struct faults *faults,
                  struct error **ret_error)
 {
@@ -195,6 +218,8 @@ static int build(const struct prepare_options *o, struct prepared *p, struct are
     };
 
     _cleanup_(strv_freep) char **firmware = NULL;
+    int r;
+
     if (list_firmware(o, p->arch, &firmware) < 0)
         return error_oom(ret_error);
     facts.known_firmware = (const char *const *)firmware;
@@ -203,6 +228,9 @@ static int build(const struct prepare_options *o, struct prepared *p, struct are
     if (!facts.volumes || !facts.nics)
         return error_oom(ret_error);
     set_kernel(o, arena, &facts);
+    r = write_ignition(o, arena, &facts.ignition_path, ret_error);
+    if (r < 0)
+        return r;
     return machine_build(o->vmi, &facts, &p->machine, faults, ret_error);
 }
 

@@ -11,6 +11,9 @@
 #include "storage/storage.h"
 #include "json/faults.h"
 
+/* Of the private directory: the Ignition configuration of the annotation kubevirt.io/ignitiondata, for QEMU to read. */
+#define PREPARE_IGNITION_FILE "ignition.json"
+
 enum vm_net {
     VM_NET_NONE,
     VM_NET_USER, /* QEMU's own NAT; nothing of the host is touched */

@@ -348,7 +348,8 @@ static void decode_field(struct decoder *d, const struct field *f, const struct 
     if (f->flags & FIELD_NOT_BUILT) {
         /* {} asks for something: guestMappingPassthrough: {} is how it is switched on */
         if (node->kind == NODE_MAPPING || !node_is_empty(node))
-            faults_add(d->faults, node, "is known to KubeVirt, but not built in vmlet %s", VMLET_VERSION);
+            faults_add(d->faults, node, "is known to KubeVirt, but not built in vmlet %s%s%s%s", VMLET_VERSION,
+                       f->instead ? " (" : "", f->instead ?: "", f->instead ? ")" : "");
         return;
     }
     switch (f->type) {

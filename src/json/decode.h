@@ -72,6 +72,7 @@ struct field {
     const struct text_format *format;
     int64_t min, max; /* int: value; string: length in bytes; list: elements (max 0: no limit). Quantity: min only */
     void (*decode)(struct decoder *d, const struct field *field, const struct node *node, void *object);
+    const char *instead; /* of a field that is not built: what to do, for its message */
     const char *doc;
 };
 

@@ -31,6 +31,24 @@ static const char *nearest_field(const struct decoder *d, const struct table *ta
     return found;
 }
 
+/* What people write for what is meant, where no distance of letters tells. */
+static const struct {
+    const char *written, *table, *meant;
+} meant_fields[] = {
+    {"userDataSecretRef", "CloudInitNoCloudSource", "secretRef"},
+    {"flavor", "VirtualMachineSpec", "instancetype"},
+    {"floppy", "Disk", "cdrom"},
+    {"registryDisk", "Volume", "containerDisk"},
+};
+
+static const char *find_meant(const struct table *table, const char *name)
+{
+    for (size_t i = 0; i < sizeof(meant_fields) / sizeof(meant_fields[0]); i++)
+        if (strcmp(meant_fields[i].written, name) == 0 && strcmp(meant_fields[i].table, table->name) == 0)
+            return meant_fields[i].meant;
+    return NULL;
+}
+
 struct search {
     const char *name;
     const char *here; /* path of the unknown field */
@@ -143,6 +161,9 @@ const char *describe_unknown_field(struct decoder *d, const struct table *table,
     for (size_t i = 0; i < table->count; i++)
         if (table->fields[i].flags & FIELD_OLD && streq(table->fields[i].name, node->key))
             return arena_printf(d->arena, ": it was one in v1alpha2 (%s)", table->fields[i].doc) ?: "";
+    near = find_meant(table, node->key);
+    if (near)
+        return arena_printf(d->arena, " (did you mean %s?)", near) ?: "";
     near = nearest_field(d, table, node->key, &n);
     if (!near || n > 2) /* more than one edit; edit_distance() counts by halves */
         elsewhere = find_elsewhere(d, node);

@@ -100,6 +100,12 @@ static int check_text(struct node_builder *b)
     const char *nul = memchr(b->text, '\0', valid);
     unsigned line, column;
 
+    if (b->length >= 2 && (memcmp(b->text, "\xff\xfe", 2) == 0 || memcmp(b->text, "\xfe\xff", 2) == 0)) {
+        faults_add_at(b->faults, 1, 1, "",
+                      "the file is UTF-16, as `>` of Windows PowerShell writes it: save it as UTF-8 "
+                      "(… | Out-File -Encoding utf8 FILE)");
+        return -EINVAL;
+    }
     if (nul) {
         text_place(b->text, (size_t)(nul - b->text), &line, &column);
         faults_add_at(b->faults, line, column, "", "a NUL byte: the file is not text, or is UTF-16 (must be UTF-8)");

@@ -532,6 +532,9 @@ static void drive_options(struct disk *d, json_t *drive)
         set_string(b, drive, "serial", d->spec->serial);
     if (d->spec->shareable == OPT_TRUE)
         set_bool(b, drive, "share-rw", true);
+    if (d->spec->target && opt_int_or(d->spec->target->rotation_rate, 0) > 0 &&
+        (d->bus == VMI_BUS_SATA || d->bus == VMI_BUS_SCSI))
+        set_int(b, drive, "rotation_rate", (uint64_t)d->spec->target->rotation_rate.value);
     if (!d->cdrom)
         set_block_size(d, drive);
 }
@@ -553,8 +556,11 @@ static void describe_disk(struct disk *d, const char *target)
          text(b, "%s %s: %s, %s, %s%s%s%s", kind, d->spec->name, bus_names[d->bus], target,
               d->volume->format ? d->volume->format : "raw", d->volume->backing_path ? " over a read-only image" : "",
               d->read_only ? ", read-only" : "", boot ? text(b, ", boot order %u", boot) : ""),
-         text(b, "%s; io %s; on an I/O error: %s; freed blocks are %s", d->cache_why, aio_mode(d),
-              error_policies[d->spec->error_policy].what,
+         text(b, "%s%s; io %s; on an I/O error: %s; freed blocks are %s",
+              d->lun && d->spec->target && d->spec->target->bus == VMI_BUS_SATA
+                  ? "on scsi, because sata (KubeVirt's default) passes no SCSI commands; "
+                  : "",
+              d->cache_why, aio_mode(d), error_policies[d->spec->error_policy].what,
               discards(d) ? "given back"
               : d->cdrom  ? "of no concern"
                           : "kept, the volume is preallocated"));

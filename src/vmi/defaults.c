@@ -48,7 +48,10 @@ static int set_uuid(struct vmi *vmi, const struct vmi_load_options *options)
         firmware->uuid = arena_strdup(vmi->arena, text);
         return firmware->uuid ? 0 : -ENOMEM;
     }
-    copy = arena_strdup(vmi->arena, firmware->uuid);
+    copy = strlen(firmware->uuid) == 32
+               ? arena_printf(vmi->arena, "%.8s-%.4s-%.4s-%.4s-%s", firmware->uuid, firmware->uuid + 8,
+                              firmware->uuid + 12, firmware->uuid + 16, firmware->uuid + 20)
+               : arena_strdup(vmi->arena, firmware->uuid);
     if (!copy)
         return -ENOMEM;
     for (char *p = copy; *p; p++)

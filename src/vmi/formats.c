@@ -65,7 +65,8 @@ static bool is_pci_address(const char *text)
 
 static bool is_uuid(const char *text)
 {
-    return matches_hex(text, "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx");
+    return matches_hex(text, "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx") ||
+           matches_hex(text, "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"); /* libvirt takes it too; defaults.c adds the dashes */
 }
 
 static bool is_serial(const char *text)
@@ -163,7 +164,7 @@ const struct text_format format_pci_address = {
     is_pci_address,
 };
 const struct text_format format_uuid = {
-    "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
+    "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32}",
     "is no UUID (as in 5d307ca9-b3ef-428c-8861-06e72d69f223)",
     is_uuid,
 };

@@ -14,6 +14,7 @@ enum kind {
     KIND_VM,
     KIND_VMI,
     KIND_REPLICA_SET,
+    KIND_POOL,
     KIND_PRESET,
 };
 
@@ -24,15 +25,33 @@ static const struct {
     [KIND_VM] = {"VirtualMachine", &table_vm},
     [KIND_VMI] = {"VirtualMachineInstance", &table_vmi},
     [KIND_REPLICA_SET] = {"VirtualMachineInstanceReplicaSet", &table_replica_set},
+    [KIND_POOL] = {"VirtualMachinePool", &table_pool},
     [KIND_PRESET] = {"VirtualMachineInstancePreset", &table_preset},
 };
 
 static const char *const versions[] = {"kubevirt.io/v1", "kubevirt.io/v1alpha3", "kubevirt.io/v1alpha2"};
 #define OLD_VERSION "kubevirt.io/v1alpha2"
 
+#define POOL_GROUP "pool.kubevirt.io/"
+
 /* The group's other kinds: they may stand in the same file, and are no misspelt ones. */
 static const char *const other_kinds[] = {"VirtualMachineInstanceMigration", "VirtualMachineInstanceMigrationList",
                                           "KubeVirt", "KubeVirtList"};
+
+#define ACCEPTED "VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceReplicaSet or VirtualMachinePool"
+
+/* What to do with a file that holds only this. */
+static const struct {
+    const char *kind, *advice;
+} advices[] = {
+    {"Template", "a Template is processed first: `oc process -f FILE -p NAME=…`"},
+    {"VirtualMachineInstancetype", "an instance type is what a VM refers to: give the VM"},
+    {"VirtualMachineClusterInstancetype", "an instance type is what a VM refers to: give the VM"},
+    {"VirtualMachinePreference", "a preference is what a VM refers to: give the VM"},
+    {"VirtualMachineClusterPreference", "a preference is what a VM refers to: give the VM"},
+    {"DataVolume", "a DataVolume is a disk of a VM: give the VM"},
+    {"VirtualMachineInstanceMigration", "a migration names the VM that it moves: give that"},
+};
 
 /* Objects of the file that matter here. */
 struct objects {
@@ -61,11 +80,15 @@ static const char *name_of(const struct node *object)
     return text_of(metadata, "name") ?: text_of(metadata, "generateName");
 }
 
+static const char *const short_names[] = {[KIND_VM] = "vm",
+                                          [KIND_VMI] = "vmi",
+                                          [KIND_REPLICA_SET] = "vmirs",
+                                          [KIND_POOL] = "vmpool",
+                                          [KIND_PRESET] = "vmipreset"};
+
 /* "virtualmachine", "VirtualMachines", "vm" and the like: an object that was meant for us. */
 static int nearest_kind(const char *kind)
 {
-    static const char *const short_names[] = {
-        [KIND_VM] = "vm", [KIND_VMI] = "vmi", [KIND_REPLICA_SET] = "vmirs", [KIND_PRESET] = "vmipreset"};
     const char *names[ELEMENTSOF(kinds)], *near;
 
     for (size_t i = 0; i < ELEMENTSOF(kinds); i++) {
@@ -81,12 +104,19 @@ static int nearest_kind(const char *kind)
 }
 
 /* False for KubeVirt's kinds in a version that is none; the fault is added. */
-static bool check_version(struct objects *o, const struct node *object)
+static bool check_version(struct objects *o, const struct node *object, enum kind kind)
 {
     const char *version = text_of(object, "apiVersion");
 
     if (!version) {
         faults_add_member(o->faults, object, "apiVersion", "is missing (kubevirt.io/v1)");
+        return false;
+    }
+    if (kind == KIND_POOL) { /* of a group of its own */
+        if (streq(version, POOL_GROUP "v1alpha1") || streq(version, POOL_GROUP "v1beta1"))
+            return true;
+        faults_add_member(o->faults, object, "apiVersion", "\"%.48s\" is not known (%s or %s)", version,
+                          POOL_GROUP "v1beta1", POOL_GROUP "v1alpha1");
         return false;
     }
     for (size_t i = 0; i < ELEMENTSOF(versions); i++)
@@ -163,22 +193,22 @@ static int collect(struct objects *o, struct node *object, unsigned depth)
     kind = text_of(object, "kind");
     version = text_of(object, "apiVersion");
     if (!kind) {
-        faults_add_member(o->faults, object, "kind", "is missing (VirtualMachine or VirtualMachineInstance)");
+        faults_add_member(o->faults, object, "kind", "is missing (" ACCEPTED ")");
         return 0;
     }
     if (depth == 0 &&
         (streq(kind, "List") || streq(kind, "VirtualMachineList") || streq(kind, "VirtualMachineInstanceList") ||
-         streq(kind, "VirtualMachineInstanceReplicaSetList")))
+         streq(kind, "VirtualMachineInstanceReplicaSetList") || streq(kind, "VirtualMachinePoolList")))
         return collect_list(o, object, depth);
     for (size_t i = 0; i < ELEMENTSOF(kinds); i++)
         if (streq(kind, kinds[i].name)) {
             /* a VirtualMachine of another group (there are several) is none of ours */
-            if (version && !startswith(version, "kubevirt.io/") && strchr(version, '/') &&
-                !startswith(version, "kubevirt")) {
+            if (version && !startswith(version, "kubevirt.io/") && !startswith(version, POOL_GROUP) &&
+                strchr(version, '/') && !startswith(version, "kubevirt")) {
                 strbuf_printf(&o->others, "%s%.64s of %.64s", o->others.length > 0 ? ", " : "", kind, version);
                 return 0;
             }
-            return check_version(o, object) ? add_object(o, object, (enum kind)i) : 0;
+            return check_version(o, object, (enum kind)i) ? add_object(o, object, (enum kind)i) : 0;
         }
     near = version && startswith(version, "kubevirt.io/") ? nearest_kind(kind) : -1;
     for (size_t i = 0; i < ELEMENTSOF(other_kinds); i++)
@@ -192,6 +222,30 @@ static int collect(struct objects *o, struct node *object, unsigned depth)
     return 0;
 }
 
+/* What the first kind of the others is for; NULL when there is nothing to say. */
+static const char *advice_for(const struct objects *o)
+{
+    size_t n = strcspn(strbuf_text(&o->others), ",");
+
+    for (size_t i = 0; i < ELEMENTSOF(advices); i++)
+        if (strlen(advices[i].kind) == n && strncmp(advices[i].kind, strbuf_text(&o->others), n) == 0)
+            return advices[i].advice;
+    return NULL;
+}
+
+/* NAME, or KIND/NAME with a kind as kubectl takes it: a VM and its VMI have the same name. */
+static bool is_wanted(const struct objects *o, size_t index, const char *wanted)
+{
+    const char *name = name_of(o->machines[index]) ?: "(without name)", *slash = strchr(wanted, '/');
+    char kind[64];
+
+    if (!slash)
+        return streq(name, wanted);
+    snprintf(kind, sizeof(kind), "%.*s", (int)MIN(slash - wanted, 63), wanted);
+    return streq(name, slash + 1) && (strcasecmp(kind, kinds[o->machine_kinds[index]].name) == 0 ||
+                                      strcasecmp(kind, short_names[o->machine_kinds[index]]) == 0);
+}
+
 /* Which machine of the file is meant: its index, or -EINVAL with a fault. */
 static int choose(struct objects *o, const struct vmi_load_options *options)
 {
@@ -202,27 +256,31 @@ static int choose(struct objects *o, const struct vmi_load_options *options)
     for (size_t i = 0; i < o->n_machines; i++) {
         const char *name = name_of(o->machines[i]) ?: "(without name)";
 
-        if (!wanted || streq(name, wanted)) {
+        if (!wanted || is_wanted(o, i, wanted)) {
             found = (int)i;
             matches++;
         }
         if (names.length < 1024)
-            strbuf_printf(&names, "%s%.64s", i > 0 ? ", " : "", name);
+            strbuf_printf(&names, "%s%s/%.64s", i > 0 ? ", " : "", short_names[o->machine_kinds[i]], name);
     }
     if (matches == 1)
         return found;
     if (o->n_machines == 0) {
         if (o->faults->count > 0)
             return -EINVAL;
-        faults_add(o->faults, NULL, "has no VirtualMachine or VirtualMachineInstance%s%s%s",
-                   o->others.length > 0 ? " (only: "
-                   : o->n_presets > 0   ? " (only presets"
-                                        : "",
-                   strbuf_text(&o->others), o->others.length > 0 || o->n_presets > 0 ? ")" : "");
+        const char *advice = advice_for(o);
+
+        if (o->n_presets == 0 && o->others.length == 0)
+            faults_add(o->faults, NULL, "has no object at all (give a " ACCEPTED ")");
+        else
+            faults_add(o->faults, NULL, "has no VM, only %s%s%s (give a " ACCEPTED "%s%s)",
+                       o->n_presets > 0 ? "presets" : "", o->n_presets > 0 && o->others.length > 0 ? ", " : "",
+                       strbuf_text(&o->others), advice ? "; " : "", advice ? advice : "");
     } else if (matches == 0) {
         faults_add(o->faults, NULL, "has no VM named \"%.64s\" (it has %s)", wanted, strbuf_text(&names));
     } else if (wanted) {
-        faults_add(o->faults, NULL, "has %d VMs named \"%.64s\"", matches, wanted);
+        faults_add(o->faults, NULL, "has %d VMs named \"%.64s\": choose one by --name KIND/NAME (%s)", matches, wanted,
+                   strbuf_text(&names));
     } else {
         faults_add(o->faults, NULL, "has several VMs: choose one by --name (%s)", strbuf_text(&names));
     }
@@ -263,8 +321,10 @@ static int apply_presets(struct objects *o, struct node *object, enum kind kind)
 {
     struct node *instance = object;
 
+    if (kind == KIND_POOL)
+        instance = get_mutable(get_mutable(object, "spec"), "virtualMachineTemplate");
     if (kind != KIND_VMI)
-        instance = get_mutable(get_mutable(object, "spec"), "template");
+        instance = get_mutable(get_mutable(instance, "spec"), "template");
     return presets_apply(o->arena, o->faults, o->presets, o->n_presets,
                          node_get(instance ? node_get(instance, "metadata") : NULL, "labels"),
                          get_mutable(instance, "spec"));
@@ -338,20 +398,36 @@ static void check_data_volume_templates(const struct vm_spec *spec, struct fault
     }
 }
 
+static void take_vm_spec(struct decoder *d, struct vmi *vmi, const struct vm_spec *spec)
+{
+    vmi->running = spec->running;
+    vmi->run_strategy = spec->run_strategy;
+    vmi->spec = spec->template.spec;
+    /* without either, KubeVirt's schema would refuse it; halted is what it then means */
+    if (vmi->running != OPT_UNSET && vmi->run_strategy)
+        faults_add_member(d->faults, spec->at, "running", "excludes runStrategy: give only one of them");
+    check_data_volume_templates(spec, d->faults);
+}
+
 static void decode_vm(struct decoder *d, struct vmi *vmi, const struct node *object, struct object_metadata *metadata)
 {
     struct vm_object vm = {0};
 
     decode_object(d, &table_vm, object, &vm);
-    vmi->running = vm.spec.running;
-    vmi->run_strategy = vm.spec.run_strategy;
-    vmi->spec = vm.spec.template.spec;
+    take_vm_spec(d, vmi, &vm.spec);
     take_metadata(vmi, &vm.metadata, &vm.spec.template.metadata);
     *metadata = vm.metadata;
-    /* without either, KubeVirt's schema would refuse it; halted is what it then means */
-    if (vmi->running != OPT_UNSET && vmi->run_strategy)
-        faults_add_member(d->faults, vm.spec.at, "running", "excludes runStrategy: give only one of them");
-    check_data_volume_templates(&vm.spec, d->faults);
+}
+
+static void decode_pool(struct decoder *d, struct vmi *vmi, const struct node *object, struct object_metadata *metadata)
+{
+    struct pool_object o = {0};
+
+    decode_object(d, &table_pool, object, &o);
+    take_vm_spec(d, vmi, &o.spec.template.spec);
+    take_metadata(vmi, &o.metadata, &o.spec.template.spec.template.metadata);
+    vmi->uid = NULL; /* that of the pool */
+    *metadata = o.metadata;
 }
 
 static void decode_vmi(struct decoder *d, struct vmi *vmi, const struct node *object, struct object_metadata *metadata)
@@ -375,6 +451,9 @@ static void decode_set(struct decoder *d, struct vmi *vmi, const struct node *ob
     *metadata = o.metadata;
 }
 
+static void (*const decoders[])(struct decoder *, struct vmi *, const struct node *, struct object_metadata *) = {
+    [KIND_VM] = decode_vm, [KIND_VMI] = decode_vmi, [KIND_REPLICA_SET] = decode_set, [KIND_POOL] = decode_pool};
+
 static int decode(struct objects *o, struct vmi *vmi, struct node *object, enum kind kind)
 {
     struct decoder d = {.arena = o->arena, .faults = o->faults};
@@ -391,7 +470,7 @@ static int decode(struct objects *o, struct vmi *vmi, struct node *object, enum 
     vmi->at = object;
     vmi->kind = kinds[kind].name;
     vmi->api_version = text_of(object, "apiVersion");
-    (kind == KIND_VM ? decode_vm : kind == KIND_VMI ? decode_vmi : decode_set)(&d, vmi, object, &metadata);
+    decoders[kind](&d, vmi, object, &metadata);
     r = name_machine(vmi, &metadata, o->faults);
     return d.out_of_memory ? -ENOMEM : r;
 }

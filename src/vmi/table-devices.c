@@ -20,11 +20,14 @@ ENUM_NAMES(error_policy_names, [VMI_ERROR_POLICY_STOP] = "stop", [VMI_ERROR_POLI
 
 DEFINE_TABLE(table_disk_target, "DiskTarget", TARGET, TARGET_BUS, TARGET_READONLY,
              FIELD_STRING(TARGET, pci_address, "pciAddress", .format = &format_pci_address,
-                          .doc = "PCI address in the guest"));
+                          .doc = "PCI address in the guest"),
+             FIELD_INT(TARGET, rotation_rate, "rotationRate", 0, 65534,
+                       .doc = "revolutions a minute that the guest sees; 1: an SSD"));
 
 /* Reservation needs the host's pr-helper; without it SCSI reservations of the guest would fail. */
 DEFINE_TABLE(table_lun_target, "LunTarget", TARGET, TARGET_BUS, TARGET_READONLY,
              FIELD_BOOL(TARGET, reservation, "reservation", .flags = FIELD_NOT_BUILT,
+                        .instead = "leave it out: the guest's reservations then fail",
                         .doc = "persistent reservations"));
 
 DEFINE_TABLE(table_cdrom_target, "CDRomTarget", TARGET, TARGET_BUS, TARGET_READONLY,
@@ -204,5 +207,6 @@ DEFINE_TABLE(
     FIELD_POINTER(DOMAIN, io_threads, vmi_io_threads, "ioThreads", &table_io_threads, .doc = "pool of I/O threads"),
     FIELD_POINTER(DOMAIN, chassis, vmi_chassis, "chassis", &table_chassis, .doc = "SMBIOS chassis"),
     FIELD_RAW_OBJECT(DOMAIN, launch_security, "launchSecurity", .flags = FIELD_NOT_BUILT, .sub = &table_launch_security,
+                     .instead = "leave it out only if the guest may run without its memory encrypted",
                      .doc = "confidential guests"),
     FIELD_ENUM(DOMAIN, reboot_policy, vmi_reboot_policy, "rebootPolicy", &reboot_names, .doc = "Reboot unless given"));

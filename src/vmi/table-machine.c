@@ -17,7 +17,8 @@ DEFINE_TABLE(table_realtime, "Realtime", struct vmi_realtime,
 
 DEFINE_TABLE(table_numa, "NUMA", struct vmi_numa,
              FIELD_RAW_OBJECT(struct vmi_numa, guest_mapping_passthrough, "guestMappingPassthrough",
-                              .flags = FIELD_NOT_BUILT, .doc = "NUMA cells of the guest as on the host"));
+                              .flags = FIELD_NOT_BUILT, .instead = "leave it out: the guest then has one NUMA node",
+                              .doc = "NUMA cells of the guest as on the host"));
 
 /*
  * dedicatedCpuPlacement and isolateEmulatorThread are taken: the pod's cpuset gives the CPUs, and the machine follows
@@ -37,7 +38,7 @@ DEFINE_TABLE(table_cpu, "CPU", struct vmi_cpu, FIELD_INT(CPU, cores, "cores", 0,
              FIELD_BOOL(CPU, isolate_emulator_thread, "isolateEmulatorThread",
                         .doc = "one more host CPU, for the emulator's own threads"),
              FIELD_POINTER(CPU, realtime, vmi_realtime, "realtime", &table_realtime, .flags = FIELD_NOT_BUILT,
-                           .doc = "real-time tuning"));
+                           .instead = "leave it out: dedicatedCpuPlacement is built", .doc = "real-time tuning"));
 
 /* ---- memory, resources ---- */
 

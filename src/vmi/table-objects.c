@@ -67,15 +67,18 @@ DEFINE_TABLE(table_template, "VirtualMachineInstanceTemplateSpec", TEMPLATE, TEM
                      .doc = "name, labels, annotations"),                                                              \
         FIELD_CHECKED("status", FIELD_TYPE_ANY, .flags = FIELD_SERVER, .doc = "written by the controllers; ignored")
 
+/* The reference is resolved in the cluster, where the instance types are. */
+#define EXPAND "`virtctl expand` prints the VM with its CPU, memory and defaults filled in: explain that"
+
 #define VM_SPEC struct vm_spec
 /* selector stood in v1alpha2; the template's labels are what counts. */
 DEFINE_TABLE(table_vm_spec, "VirtualMachineSpec", VM_SPEC,
              FIELD_BOOL(VM_SPEC, running, "running", .flags = FIELD_DEPRECATED, .doc = "true: Always, false: Halted"),
              FIELD_STRING(VM_SPEC, run_strategy, "runStrategy", .names = &run_strategy_names,
                           .doc = "when the VM is to run"),
-             FIELD_CHECKED("instancetype", FIELD_TYPE_RAW_OBJECT, .flags = FIELD_NOT_BUILT,
+             FIELD_CHECKED("instancetype", FIELD_TYPE_RAW_OBJECT, .flags = FIELD_NOT_BUILT, .instead = EXPAND,
                            .doc = "CPU and memory by reference"),
-             FIELD_CHECKED("preference", FIELD_TYPE_RAW_OBJECT, .flags = FIELD_NOT_BUILT,
+             FIELD_CHECKED("preference", FIELD_TYPE_RAW_OBJECT, .flags = FIELD_NOT_BUILT, .instead = EXPAND,
                            .doc = "defaults by reference"),
              FIELD_OBJECT(VM_SPEC, template, vmi_template, "template", &table_template, .flags = FIELD_REQUIRED,
                           .doc = "the instance that it makes"),
@@ -107,6 +110,31 @@ DEFINE_TABLE(table_replica_set, "VirtualMachineInstanceReplicaSet", struct repli
              OBJECT_HEAD(struct replica_set_object),
              FIELD_OBJECT(struct replica_set_object, spec, replica_set_spec, "spec", &table_replica_set_spec,
                           .flags = FIELD_REQUIRED, .doc = "what is wanted"));
+
+#define VM_TEMPLATE struct vm_template
+DEFINE_TABLE(table_vm_template, "VirtualMachineTemplateSpec", VM_TEMPLATE,
+             FIELD_OBJECT(VM_TEMPLATE, metadata, object_metadata, "metadata", &table_metadata,
+                          .doc = "labels and annotations"),
+             FIELD_OBJECT(VM_TEMPLATE, spec, vm_spec, "spec", &table_vm_spec, .flags = FIELD_REQUIRED,
+                          .doc = "the VM's spec"));
+
+#define POOL_SPEC struct pool_spec
+DEFINE_TABLE(table_pool_spec, "VirtualMachinePoolSpec", POOL_SPEC,
+             FIELD_INT(POOL_SPEC, replicas, "replicas", 0, INT32_MAX, .doc = "number of VMs"),
+             FIELD_CHECKED("selector", FIELD_TYPE_RAW_OBJECT, .flags = FIELD_REQUIRED, .sub = &table_label_selector,
+                           .doc = "labels of its VMs"),
+             FIELD_OBJECT(POOL_SPEC, template, vm_template, "virtualMachineTemplate", &table_vm_template,
+                          .flags = FIELD_REQUIRED, .doc = "the VMs that it makes"),
+             FIELD_CHECKED("paused", FIELD_TYPE_BOOL, .flags = FIELD_POD, .doc = "nothing is made or deleted"),
+             FIELD_CHECKED("nameGeneration", FIELD_TYPE_RAW_OBJECT, .flags = FIELD_POD, .doc = "names of what VMs use"),
+             FIELD_CHECKED("maxUnavailable", FIELD_TYPE_ANY, .flags = FIELD_POD, .doc = "how many may be down"),
+             FIELD_CHECKED("scaleInStrategy", FIELD_TYPE_RAW_OBJECT, .flags = FIELD_POD, .doc = "which go first"),
+             FIELD_CHECKED("updateStrategy", FIELD_TYPE_RAW_OBJECT, .flags = FIELD_POD, .doc = "how VMs are updated"),
+             FIELD_CHECKED("autohealing", FIELD_TYPE_RAW_OBJECT, .flags = FIELD_POD, .doc = "when VMs are replaced"));
+
+DEFINE_TABLE(table_pool, "VirtualMachinePool", struct pool_object, OBJECT_HEAD(struct pool_object),
+             FIELD_OBJECT(struct pool_object, spec, pool_spec, "spec", &table_pool_spec, .flags = FIELD_REQUIRED,
+                          .doc = "what is wanted"));
 
 #define PRESET_SPEC struct preset_spec
 DEFINE_TABLE(table_preset_spec, "VirtualMachineInstancePresetSpec", PRESET_SPEC,

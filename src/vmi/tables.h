@@ -78,6 +78,25 @@ struct replica_set_object { /* VirtualMachineInstanceReplicaSet */
     struct replica_set_spec spec;
 };
 
+/* VirtualMachinePool of pool.kubevirt.io: like a replica set, of VirtualMachines. */
+struct vm_template {
+    const struct node *at;
+    struct object_metadata metadata;
+    struct vm_spec spec;
+};
+
+struct pool_spec {
+    const struct node *at;
+    struct opt_int replicas;
+    struct vm_template template;
+};
+
+struct pool_object {
+    const struct node *at;
+    struct object_metadata metadata;
+    struct pool_spec spec;
+};
+
 struct preset_spec {
     const struct node *at;
     const struct node *selector, *domain;
@@ -89,4 +108,4 @@ struct preset_object { /* VirtualMachineInstancePreset */
     struct preset_spec spec;
 };
 
-extern const struct table table_vm, table_vmi, table_replica_set, table_preset, table_vmi_spec;
+extern const struct table table_vm, table_vmi, table_replica_set, table_pool, table_preset, table_vmi_spec;

@@ -33,6 +33,15 @@ static bool is_memory_written(const struct vmi_domain *domain)
                           has_member(node_get(resources, "limits"), "memory")));
 }
 
+/* Of a VirtualMachine, whose spec.instancetype gives the memory: that it is not built is fault enough. */
+static bool has_instancetype(const struct node *domain)
+{
+    const struct node *spec = domain->parent, *template = spec ? spec->parent : NULL;
+    const struct node *vm = template ? template->parent : NULL;
+
+    return vm && vm->kind == NODE_MAPPING && has_member(vm, "instancetype");
+}
+
 static void validate_memory(struct vmi *vmi, struct faults *faults)
 {
     const struct vmi_domain *domain = &vmi->spec.domain;
@@ -40,7 +49,7 @@ static void validate_memory(struct vmi *vmi, struct faults *faults)
     const struct quantity *request = &domain->resources.requests.memory, *limit = &domain->resources.limits.memory;
 
     if (!memory->guest.is_set) {
-        if (domain->at && !is_memory_written(domain))
+        if (domain->at && !is_memory_written(domain) && !has_instancetype(domain->at))
             faults_add_member(faults, domain->at, "memory",
                               "no memory is asked for (give memory.guest or resources.requests.memory)");
         return;

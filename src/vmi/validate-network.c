@@ -16,9 +16,16 @@ static void validate_binding(const struct vmi_interface *i, struct faults *fault
 
     if (n > 1)
         faults_add(faults, i->at, "must have only one binding (bridge, masquerade, sriov, passtBinding, binding…)");
-    if (i->masquerade && network && !network->pod)
+    if (i->macvtap)
+        faults_add(faults, i->macvtap, "the macvtap binding is gone from KubeVirt, and is not built (use bridge)");
+    if (i->plugin && i->plugin->name && i->binding == VMI_BINDING_PLUGIN)
+        faults_add_member(faults, i->plugin->at, "name",
+                          "the binding plug-in \"%.64s\" is not built: its interface would have no network (passt is "
+                          "built; or use bridge, masquerade or sriov)",
+                          i->plugin->name);
+    if (i->masquerade && network && !network->pod && network->multus)
         faults_add(faults, i->masquerade, "masquerade is for the pod's network only");
-    if (i->slirp && network && !network->pod)
+    if (i->slirp && network && !network->pod && network->multus)
         faults_add(faults, i->slirp, "slirp is for the pod's network only");
     if (i->masquerade && streq_ptr(i->mac_address, RESERVED_MAC))
         faults_add_member(faults, i->at, "macAddress", "%s is that of the bridge in the pod", RESERVED_MAC);
@@ -106,7 +113,8 @@ static void validate_networks(struct vmi *vmi, struct faults *faults)
             faults_add_member(faults, n->at, "name", "no interface is named \"%.64s\" (spec.domain.devices.interfaces)",
                               n->name);
         if (n->at && n->at->kind == NODE_MAPPING && !n->pod && !n->multus && !node_get(n->at, "resourceClaim"))
-            faults_add(faults, n->at, "must have pod or multus");
+            faults_add(faults, n->at, "must have pod or multus%s",
+                       node_get(n->at, "pod") ? " (pod is null: write pod: {})" : "");
         else if (n->pod && n->multus)
             faults_add(faults, n->at, "must have only one of pod and multus");
         if (!n->pod && !(n->multus && n->multus->is_default == OPT_TRUE))

@@ -31,6 +31,13 @@ static void validate_bus(struct vmi *vmi, const struct vmi_disk *disk, struct fa
         faults_add_member(faults, disk->at, "dedicatedIOThread", "only disks on virtio have I/O threads");
     if (target->pci_address && target->bus != VMI_BUS_VIRTIO)
         faults_add_member(faults, target->at, "pciAddress", "only disks on virtio have a PCI address");
+    if (opt_int_or(target->rotation_rate, 0) > 0) {
+        if (target->bus != VMI_BUS_SATA && target->bus != VMI_BUS_SCSI)
+            faults_add_member(faults, target->at, "rotationRate", "only disks on sata and scsi have one");
+        else if (target->rotation_rate.value != 1 && target->rotation_rate.value < 1025) /* ATA8-ACS, word 217 */
+            faults_add_member(faults, target->at, "rotationRate", "%" PRId64 " must be 1 (an SSD) or 1025 to 65534",
+                              target->rotation_rate.value);
+    }
     if (disk->shareable == OPT_TRUE && disk->cache != VMI_CACHE_UNSET && disk->cache != VMI_CACHE_NONE)
         faults_add_member(faults, disk->at, "cache", "a shareable disk must have cache: none");
 }
@@ -166,6 +173,8 @@ static void validate_cloud_init(const struct vmi_cloud_init *ci, struct faults *
     network_secret = ci->network_data_secret_ref ? ci->network_data_secret_ref->name : NULL;
     validate_data(ci, faults, "user", secret, ci->user_data_base64, ci->user_data);
     validate_data(ci, faults, "network", network_secret, ci->network_data_base64, ci->network_data);
+    if (node_get(ci->at, "userDataSecretRef")) /* the API's name differs from its other half's; that fault is enough */
+        return;
     if (!secret && !ci->user_data_base64 && !ci->user_data && !network_secret && !ci->network_data_base64 &&
         !ci->network_data && !node_get(ci->at, "userDataBase64") && !node_get(ci->at, "networkDataBase64"))
         faults_add(faults, ci->at,

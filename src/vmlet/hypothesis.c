@@ -7,6 +7,7 @@
 
 #include "base/strv.h"
 #include "domain/caps.h"
+#include "domain/prepare.h"
 
 /* When neither --qemu-version nor a binary says it: that of Debian 13 and of current KubeVirt images' distributions. */
 #define DEFAULT_QEMU_VERSION 10000000U
@@ -264,6 +265,20 @@ static int find_firmware(struct hypothesis *h, const struct hypothesis_options *
     return 0;
 }
 
+/* What a host must have besides QEMU: without it `run` would refuse the manifest, or the device would not start. */
+static int note_missing(struct hypothesis *h, const struct vmi *vmi)
+{
+    const struct vmi_devices *d = &vmi->spec.domain.devices;
+
+    if (d->autoattach_vsock == OPT_TRUE &&
+        note(h, "the vsock context id is made up: the cluster's controller assigns it%s",
+             access("/dev/vhost-vsock", F_OK) < 0
+                 ? "; this host has no /dev/vhost-vsock, so `vmlet run` would fail here"
+                 : "") < 0)
+        return -ENOMEM;
+    return 0;
+}
+
 static int find_kernel(struct hypothesis *h, const struct vmi *vmi)
 {
     const struct vmi_kernel_boot *boot = vmi->spec.domain.firmware.kernel_boot;
@@ -305,9 +320,14 @@ int hypothesis_make(const struct vmi *vmi, const struct hypothesis_options *opti
         .assume = true,
         .virtiofs_socket_dir = "/var/run/kubevirt/virtiofs-containers", /* a container of the pod for each */
         .now = time(NULL),
+        .ignition_path =
+            vmi_annotation(vmi, "kubevirt.io/ignitiondata")
+                ? arena_printf(h->arena, "%s/%s/" PREPARE_IGNITION_FILE, storage_pod_paths.private_dir, uid)
+                : NULL,
         .serial_log = vmi->spec.domain.devices.log_serial_console != OPT_FALSE,
     };
-    if (!h->facts.private_dir || find_firmware(h, options) < 0 || find_host_devices(h, vmi) < 0)
+    if (!h->facts.private_dir || find_firmware(h, options) < 0 || find_host_devices(h, vmi) < 0 ||
+        note_missing(h, vmi) < 0)
         return error_oom(ret_error);
     find_kernel(h, vmi);
     r = find_caps(h, options, ret_error);

@@ -72,7 +72,7 @@ def test_bad_manifests(vmlet, path):
 
 def test_several_machines(vmlet):
     path = GOLDEN / "bad" / "several-vms.yaml"
-    assert "choose one by --name (one, two)" in vmlet("explain", path).stderr
+    assert "choose one by --name (vm/one, vmi/two)" in vmlet("explain", path).stderr
     assert "/two (" in vmlet("explain", path, "--name", "two", "--accel", "tcg").stdout
     result = vmlet("explain", path, "--name", "three")
     assert result.returncode == 2 and "three" in result.stderr

@@ -225,8 +225,8 @@ static void test_choice(void **state)
 
     assert_string_equal(v->name, "second");
     assert_int_equal(v->spec.domain.memory.guest.value, 128 * 1024 * 1024);
-    assert_faults(text, NULL, "t.yaml: has several VMs: choose one by --name (vm, second)\n");
-    assert_faults(text, &none, "t.yaml: has no VM named \"third\" (it has vm, second)\n");
+    assert_faults(text, NULL, "t.yaml: has several VMs: choose one by --name (vmi/vm, vmi/second)\n");
+    assert_faults(text, &none, "t.yaml: has no VM named \"third\" (it has vmi/vm, vmi/second)\n");
 }
 
 static void test_metadata(void **state)
