@@ -10,6 +10,7 @@ with a file `suite.ini` can say more:
     slow = true       ; not part of `./dev test`: it is run when named, and by .ci/run
     serial = true     ; its tests must not run two at a time
     timeout = 600     ; seconds for one test (default 180)
+    report = NAME     ; a file that its tests write into build/test-logs, printed at the end
 
 With VMLET_MUST_WORK=1 a skip is a failure, unless tests/skips.txt allows it for a reason that holds on this machine.
 """
@@ -147,6 +148,7 @@ def settings(name):
         "slow": section.get("slow", "false") == "true",
         "serial": section.get("serial", "false") == "true",
         "timeout": int(section.get("timeout", "180")),
+        "report": section.get("report"),
     }
 
 
@@ -180,6 +182,8 @@ def run_pytest(name, verbose):
         outcome.failed.append(f"{name}: pytest ended with {code}")
     if outcome.failed or verbose:
         print(tail(log, 200))
+    if chosen["report"] and (LOGS / chosen["report"]).exists():
+        print((LOGS / chosen["report"]).read_text())
     return outcome
 
 

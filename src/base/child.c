@@ -213,7 +213,7 @@ int process_start_time(pid_t pid, uint64_t *ret_ticks)
 {
     _cleanup_free_ char *data = NULL;
     unsigned long long ticks;
-    char path[64], *p;
+    char path[64], *p, state;
     int r;
 
     snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
@@ -221,9 +221,11 @@ int process_start_time(pid_t pid, uint64_t *ret_ticks)
     if (r < 0)
         return r == -ENOENT ? -ESRCH : r;
     p = strrchr(data, ')'); /* the command name may hold spaces and brackets */
-    if (!p ||
-        sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &ticks) != 1)
+    if (!p || sscanf(p + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &state,
+                     &ticks) != 2)
         return -EBADMSG;
+    if (state == 'Z' || state == 'X') /* ended, and not reaped yet */
+        return -ESRCH;
     *ret_ticks = ticks;
     return 0;
 }

@@ -42,5 +42,6 @@ int child_run(const struct child_options *options, uint64_t timeout_usec, int *r
 /* "exited with code 1", "was killed by SIGKILL" … ; static storage. */
 const char *child_describe_status(const siginfo_t *info);
 /* Start time of a process in clock ticks since boot (proc(5), stat field 22): with the pid, a name that is not reused.
+ * -ESRCH: it is gone, or has ended and waits to be reaped.
  */
 int process_start_time(pid_t pid, uint64_t *ret_ticks);

@@ -60,6 +60,7 @@
 #define TIMEOUT_QEMU_QUIT_USEC   (2 * USEC_PER_SEC)  /* from `quit` to SIGTERM */
 #define KILL_WAIT_MSEC           2000                /* for the end of a process after SIGKILL */
 #define TIMEOUT_QEMU_PROBE_USEC  (20 * USEC_PER_SEC) /* a throw-away QEMU without a machine, asked what it can do */
+#define TIMEOUT_ORPHAN_USEC      (10 * USEC_PER_SEC) /* for a QEMU that nobody can take over to quit */
 #define TIMEOUT_ACCEL_PROBE_USEC (300 * USEC_PER_MSEC)
 #define TCG_TIMEOUT_FACTOR       10U
 
@@ -118,6 +119,7 @@
 #define LIMIT_STATE_FILE_BYTES          (256U * 1024)
 #define LIMIT_LAUNCHER_RESTARTS         10U /* more crashes than this within the window end the guest */
 #define LAUNCHER_RESTART_WINDOW_USEC    (60 * USEC_PER_SEC)
+#define LAUNCHER_STEADY_USEC            (1 * USEC_PER_SEC) /* one that lived as long was up: its crash starts no loop */
 #define TIMEOUT_GUEST_TERM_USEC         (10 * USEC_PER_SEC) /* from SIGTERM to SIGKILL for a QEMU without a launcher */
 #define TIMEOUT_ISTIO_USEC              (250 * USEC_PER_MSEC)
 #define LIMIT_SHOWN_LOGS                8U

@@ -36,11 +36,13 @@ static void on_status(struct qmp_client *client, json_t *result, const struct er
         lifecycle_shutdown(l, NULL);
     else if (l->state != DOMAIN_PAUSED)
         lifecycle_stopped(l);
+    if (streq(status, "prelaunch")) /* the former launcher was killed just before it let the guest begin */
+        domain_first_cont(d);
     event_log_add(d->events, "Domain", domain_state_name(l->state),
                   json_pack("{s:s, s:s, s:b}", "state", domain_state_name(l->state), "stateReason",
                             domain_reason_name(l->reason), "adopted", 1),
                   "took over the running VM (QEMU is pid %d)", (int)d->pid);
-    domain_write_state(d, NULL);
+    domain_save_state(d);
     CRASH_POINT("adopt-saved");
     if (d->adopted_done)
         d->adopted_done(d, NULL, d->adopted_userdata);

@@ -46,6 +46,7 @@ struct domain {
 
     struct lifecycle lifecycle;
     uint64_t since_wall; /* of the present state */
+    bool state_failing;  /* the last write of the state file failed, and that was said */
     struct event_log *events;
 
     pid_t pid;
@@ -98,6 +99,8 @@ void domain_take_up_stop(struct domain *d, uint64_t wall_asked, uint64_t wall_de
 void domain_take_up_freeze(struct domain *d, uint64_t wall_deadline);
 /* domain.c */
 int domain_watch(struct domain *d, domain_ended_fn ended, void *userdata, struct error **ret_error);
+/* Lets a guest that has never run begin, unless it is to start paused. */
+int domain_first_cont(struct domain *d);
 void domain_state_changed(struct domain *d);
 void domain_fail(struct domain *d, struct error *error); /* takes the error; the first one counts */
 /* agent.c */
@@ -112,3 +115,5 @@ void domain_on_dump_completed(struct domain *d, json_t *data);
 void domain_take_up_dump(struct domain *d, json_t *state);
 /* statefile.c */
 int domain_write_state(const struct domain *d, struct error **ret_error);
+/* The same; a failure is logged, once until it works again. */
+void domain_save_state(struct domain *d);

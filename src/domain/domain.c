@@ -128,7 +128,7 @@ void domain_state_changed(struct domain *d)
                   NULL);
     /* at the end domain_free() follows, and the state file is of no use to anyone */
     if (STATE_BIT(d->lifecycle.state) & ~STATES_FINAL)
-        domain_write_state(d, NULL);
+        domain_save_state(d);
 }
 
 char *domain_read_qemu_log(const struct domain *d)
@@ -343,6 +343,12 @@ static void unplug_cables(struct domain *d)
     }
 }
 
+int domain_first_cont(struct domain *d)
+{
+    unplug_cables(d);
+    return d->start_paused ? 0 : qmp_client_invoke(d->qmp, "cont", NULL, on_started, d);
+}
+
 int domain_start(struct domain *d, domain_ended_fn ended, void *userdata, struct error **ret_error)
 {
     int r;
@@ -355,10 +361,8 @@ int domain_start(struct domain *d, domain_ended_fn ended, void *userdata, struct
     d->lifecycle.reason = REASON_STARTING_UP;
     r = domain_watch(d, ended, userdata, ret_error);
     CRASH_POINT("start-watched");
-    if (r >= 0)
-        unplug_cables(d);
-    if (r >= 0 && !d->start_paused) {
-        r = qmp_client_invoke(d->qmp, "cont", NULL, on_started, d); /* sent after the handshake */
+    if (r >= 0) {
+        r = domain_first_cont(d); /* sent after the handshake */
         if (r < 0)
             error_errno(ret_error, r, "cannot talk to QEMU");
     }

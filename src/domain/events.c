@@ -5,9 +5,11 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "base/strbuf.h"
 #include "domain/timeline.h"
 
@@ -26,6 +28,7 @@ struct event_log {
     int file; /* -EBADF: not kept in a file */
     char *path;
     size_t file_bytes;
+    bool failing; /* the last write to it failed, and that was said */
 };
 
 struct event_log *event_log_new(void)
@@ -120,8 +123,18 @@ static void write_line(struct event_log *log, json_t *event)
     parts[0] = (struct iovec){line, strlen(line)};
     parts[1] = (struct iovec){(char *)"\n", 1};
     n = writev(log->file, parts, 2);
-    if (n > 0)
+    if (n == (ssize_t)(parts[0].iov_len + 1)) {
         log->file_bytes += (size_t)n;
+        log->failing = false;
+        return;
+    }
+    /* half a line would spoil the next one, too */
+    if (n > 0)
+        (void)!ftruncate(log->file, (off_t)log->file_bytes);
+    if (!log->failing)
+        log_warning("an event could not be kept in %s: %s; the VM runs on", log->path,
+                    n < 0 ? strerror(errno) : "the disk is full");
+    log->failing = true;
 }
 
 void event_log_add(struct event_log *log, const char *type, const char *reason, json_t *body, const char *message, ...)
@@ -168,12 +181,15 @@ uint64_t event_log_oldest(const struct event_log *log)
     return log->oldest;
 }
 
+/* Of an event that is read back; numbers go on from there. 2^53: what every JSON reader can hold. */
+#define EVENT_NUMBER_MAX (1LL << 53)
+
 static void load_line(struct event_log *log, const char *line, size_t length)
 {
     json_t *event = json_loadb(line, length, 0, NULL);
     json_int_t number = json_integer_value(json_object_get(event, "seq"));
 
-    if (number < (json_int_t)log->next) { /* cut off, or not ours */
+    if (number < (json_int_t)log->next || number > EVENT_NUMBER_MAX) { /* cut off, or not ours */
         json_decref(event);
         return;
     }
@@ -181,6 +197,14 @@ static void load_line(struct event_log *log, const char *line, size_t length)
         log->next = log->oldest = (uint64_t)number;
     }
     keep(log, event);
+}
+
+void event_log_load(struct event_log *log, const char *text, size_t length)
+{
+    const char *end;
+
+    for (; (end = memchr(text, '\n', length)); length -= (size_t)(end + 1 - text), text = end + 1)
+        load_line(log, text, (size_t)(end - text));
 }
 
 int event_log_persist(struct event_log *log, const char *path, struct error **ret_error)
@@ -193,8 +217,8 @@ int event_log_persist(struct event_log *log, const char *path, struct error **re
     if (!log->path)
         return error_oom(ret_error);
     r = file_read(path, (size_t)LIMIT_EVENT_FILE_BYTES * 4, &text, &length, NULL);
-    for (char *line = text, *end; r >= 0 && line && (end = strchr(line, '\n')); line = end + 1)
-        load_line(log, line, (size_t)(end - line));
+    if (r >= 0)
+        event_log_load(log, text, length);
     r = rewrite_file(log);
     if (r < 0)
         return error_errno(ret_error, r, "cannot keep the events in %s", path);

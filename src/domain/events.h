@@ -28,6 +28,9 @@ void event_log_add(struct event_log *log, const char *type, const char *reason, 
 uint64_t event_log_next(const struct event_log *log);
 /* The number of the oldest event that is still kept (that of the next one when none is). */
 uint64_t event_log_oldest(const struct event_log *log);
+/* Takes up the events of a file's text, one JSON object a line; what is no event of ours, or out of order, is left out.
+ */
+void event_log_load(struct event_log *log, const char *text, size_t length);
 /*
  * Keeps the events in a file too, one JSON object a line, bounded: a launcher that is killed loses none. What the file
  * has of a former launcher is read first, so that numbers go on and a subscriber that comes back misses nothing. A line

@@ -51,8 +51,13 @@ static void on_frozen(struct qga_client *agent, json_t *result, const struct err
         d->thaw_deadline_wall = a->timeout_usec ? realtime_usec() + a->timeout_usec : 0;
         if (a->timeout_usec)
             arm_thaw(d, a->timeout_usec);
-        domain_write_state(d, NULL);
+        domain_save_state(d);
         CRASH_POINT("freeze-saved");
+    }
+    if (error && d->thaw_deadline_wall && !is_frozen(d)) {
+        event_disarm_timer(d->thaw_timer);
+        d->thaw_deadline_wall = 0;
+        domain_save_state(d);
     }
     finish(a, error);
 }
@@ -68,7 +73,7 @@ static void on_thawed(struct qga_client *agent, json_t *result, const struct err
         d->thaw_deadline_wall = 0;
         guest_info_set(d->guest_info, "guest-fsfreeze-status", json_string("thawed"));
         event_log_add(d->events, "Agent", "Thawed", NULL, "thawed the guest's file systems");
-        domain_write_state(d, NULL);
+        domain_save_state(d);
     }
     finish(a, error);
 }
@@ -93,13 +98,21 @@ static int start(struct domain *d, const char *command, qga_reply_fn reply, uint
 
 int domain_freeze(struct domain *d, uint64_t timeout_usec, domain_done_fn done, void *userdata)
 {
+    int r;
+
     /* A paused guest writes nothing, and its agent would not answer (KubeVirt counts both as success). */
     if (d->lifecycle.state == DOMAIN_PAUSED || is_frozen(d)) {
         if (done)
             done(d, NULL, userdata);
         return 0;
     }
-    return start(d, "guest-fsfreeze-freeze", on_frozen, timeout_usec, done, userdata);
+    r = start(d, "guest-fsfreeze-freeze", on_frozen, timeout_usec, done, userdata);
+    if (r >= 0 && timeout_usec) {
+        /* before the answer: a launcher that is killed meanwhile must not leave a frozen guest that nobody thaws */
+        d->thaw_deadline_wall = realtime_usec() + timeout_usec;
+        domain_save_state(d);
+    }
+    return r;
 }
 
 int domain_unfreeze(struct domain *d, domain_done_fn done, void *userdata)

@@ -155,7 +155,7 @@ void domain_shutdown(struct domain *d, uint64_t grace_usec, const char *why)
     event_log_add(d->events, "Domain", "ShuttingDown", json_pack("{s:f}", "graceSeconds", (double)grace_usec / 1e6),
                   "asked the guest to shut down (%s): power button%s; it has %.0f s", why,
                   s->agent_asked ? " and guest agent" : "", (double)grace_usec / 1e6);
-    domain_write_state(d, NULL);
+    domain_save_state(d);
     CRASH_POINT("stop-saved");
 }
 

@@ -7,6 +7,7 @@
 #include "base/crash.h"
 #include "base/fd.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "domain/domain-internal.h"
 
 #define STATE_FILE_VERSION 1
@@ -71,6 +72,16 @@ int domain_write_state(const struct domain *d, struct error **ret_error)
     r = file_write_atomic(path, text, strlen(text), 0600, ret_error);
     CRASH_POINT("state-end");
     return error_wrap(ret_error, r, "cannot save the state of %s", d->vmi->domain_name);
+}
+
+void domain_save_state(struct domain *d)
+{
+    _cleanup_error_ struct error *e = NULL;
+    int r = domain_write_state(d, &e);
+
+    if (r < 0 && !d->state_failing)
+        log_warning_of(e, "the VM runs on, but a launcher that is killed now could not take it over as it is");
+    d->state_failing = r < 0;
 }
 
 static uint64_t number(const json_t *state, const char *key)

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "domain/control.h"
 #include "domain/network.h"
+#include "domain/orphan.h"
 #include "domain/prepare.h"
 #include "domain/statefile.h"
 
@@ -380,6 +381,7 @@ static int try_dir(struct launcher *l, const char *name, struct error **ret_erro
     l->dir = path_below(l->options.private_dir, name);
     if (!l->dir)
         return error_oom(ret_error);
+    domain_remove_staged(l->dir);
     r = domain_state_read(l->dir, &state, &e);
     if (r >= 0) {
         CRASH_POINT("adopt-read");
@@ -389,10 +391,15 @@ static int try_dir(struct launcher *l, const char *name, struct error **ret_erro
                               (int)state.pid);
         return 1;
     }
-    if (r != -ENOENT) {
+    if (r != -ENOENT)
         log_info("nothing to take over: %s", error_message(e));
-        remove_stale(l->dir);
-    }
+    r = domain_end_orphan(l->dir, ret_error);
+    if (r < 0)
+        return r;
+    if (r > 0)
+        log_warning("a QEMU in %s, started by a launcher that was killed before it could run the guest, was ended",
+                    l->dir);
+    remove_stale(l->dir);
     free(l->dir);
     l->dir = NULL;
     return 0;

@@ -37,6 +37,7 @@ struct monitor {
     siginfo_t status;          /* how the launcher ended */
     char *vm_dir, *state_path; /* NULL without --uid */
 
+    uint64_t started;                          /* the launcher's last start */
     uint64_t crashes[LIMIT_LAUNCHER_RESTARTS]; /* a ring of times */
     unsigned n_crashes;                        /* in all */
 
@@ -157,6 +158,7 @@ static int start_launcher(struct monitor *m, struct error **ret_error)
     }
     m->launcher = pid;
     m->phase = PHASE_RUNNING;
+    m->started = now();
     m->deadline = 0;
     return 0;
 }
@@ -262,11 +264,14 @@ static void end_guest(struct monitor *m)
 /* True if the launcher may be started again; the delay is then armed. */
 static bool schedule_restart(struct monitor *m)
 {
-    uint64_t t = now(), delay, *slot = &m->crashes[m->n_crashes % LIMIT_LAUNCHER_RESTARTS];
+    uint64_t t = now(), delay, *slot;
     unsigned recent = 0;
     char how[64];
 
     describe(&m->status, how, sizeof(how));
+    if (t - m->started >= LAUNCHER_STEADY_USEC)
+        m->n_crashes = 0;
+    slot = &m->crashes[m->n_crashes % LIMIT_LAUNCHER_RESTARTS];
     for (unsigned i = 0; i < MIN(m->n_crashes, LIMIT_LAUNCHER_RESTARTS); i++)
         recent += t - m->crashes[i] < LAUNCHER_RESTART_WINDOW_USEC;
     if (recent >= LIMIT_LAUNCHER_RESTARTS) {

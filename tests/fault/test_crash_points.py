@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The launcher is killed at each of its crash points. Afterwards the guest runs on under a new launcher, or the pod has
+ended and says why; the next start in the same directories works; and in the end nothing is left but logs.
+
+The list of points comes from the program: a point that no scenario here reaches fails the test."""
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from fault_lab import build
+from vmlet_lab import PATIENCE, is_alive, wait_until
+
+TIMES = int(os.environ.get("VMLET_FAULT_TIMES", "3"))
+
+# Points that need a guest with an agent, or a time of their own, have a scenario by their first word; the longest name
+# that fits counts.
+SCENARIOS = {
+    "serve": "serve", "start": "start", "resumed": "start", "write": "start", "state": "start",
+    "pause": "pause", "unpause": "unpause", "reset": "reset", "action": "pause",
+    "stop": "stop", "stop-quit": "stop", "end": "kill", "freeze": "freeze",
+    "adopt": "adopt", "reexec": "reexec", "stop-term": "hung", "stop-kill": "hung", "end-shutdown": "term",
+}
+
+
+def points():
+    program = build("build-fault", "-Dcrash_points=true", "-Dtests=disabled") / "src/launcher/virt-launcher"
+    out = subprocess.run([program, "--list-crash-points"], check=True, capture_output=True, text=True).stdout
+    return sorted(set(out.split()))
+
+
+def scenario_of(point):
+    fits = [name for name in SCENARIOS if point == name or point.startswith(name + "-")]
+    assert fits, f"no scenario reaches the crash point {point}"
+    return SCENARIOS[max(fits, key=len)]
+
+
+def quietly(client, method, **params):
+    """The launcher may die of it."""
+    try:
+        return client.call(method, **params)
+    except (OSError, ValueError):
+        return None
+
+
+def serve(pod, crash):
+    pod.start(**crash)
+
+
+def start(pod, crash):
+    pod.start(**crash)
+    pod.sync()
+
+
+def pause(pod, crash):
+    quietly(pod.boot(**crash), "PauseVirtualMachine", vmi={})
+
+
+def unpause(pod, crash):
+    client = pod.boot(**crash)
+    client.ok("PauseVirtualMachine", vmi={})
+    quietly(client, "UnpauseVirtualMachine", vmi={})
+
+
+def reset(pod, crash):
+    quietly(pod.boot(**crash), "ResetVirtualMachine", vmi={})
+
+
+def stop(pod, crash):
+    quietly(pod.boot(**crash), "ShutdownVirtualMachine", vmi={}, gracePeriodSeconds=1)
+
+
+def kill(pod, crash):
+    quietly(pod.boot(**crash), "KillVirtualMachine", vmi={})
+
+
+def term(pod, crash):
+    pod.boot(**crash)
+    os.kill(pod.qemu, signal.SIGTERM)
+
+
+def hung(pod, crash):
+    """A QEMU that hears nothing: only signals are left."""
+    client = pod.boot(**crash)
+    qemu = pod.qemu
+    os.kill(qemu, signal.SIGSTOP)
+    quietly(client, "KillVirtualMachine", vmi={})
+
+
+def adopt(pod, crash):
+    pod.boot(**crash)
+    os.kill(pod.launcher, signal.SIGKILL)
+
+
+def reexec(pod, crash):
+    pod.boot(**crash)
+    os.kill(pod.launcher, signal.SIGHUP)
+
+
+def freeze(pod, crash):
+    client = pod.boot(**crash)
+    wait_until(lambda: client.ok("GetDomain")["vmlet"]["agentConnected"], "the agent answers")
+    answer = quietly(client, "FreezeVirtualMachine", vmi={}, unfreezeTimeoutSeconds=1)
+    if answer and "frozen" not in crash["VMLET_CRASH_AT"] and "timeout" not in crash["VMLET_CRASH_AT"]:
+        quietly(client, "UnfreezeVirtualMachine", vmi={})
+
+
+def parameters():
+    for point in points():
+        times = 1 if scenario_of(point) in ("hung", "freeze") else TIMES
+        # writes happen often: each passing is a moment of its own
+        for n in range(1, times + 1):
+            yield pytest.param(point, n, id=f"{point}-{n}")
+
+
+def check_end(pod, crash_mark):
+    """The pod has ended: by itself, with a code and a word for it."""
+    code = pod.wait()
+    said = pod.termination.read_text()
+    assert code in (0, 1, 137), (code, said)
+    assert ("SIGKILL" in said) == (code == 137), (code, said)
+    assert said.startswith("virt-launcher ") and ";" in said, said
+    assert not pod.processes(), pod.processes()
+    return {0: "ended in order", 1: "ended: failure stated", 137: "ended: no guest ran"}[code]
+
+
+def finish(pod):
+    """The next start in the same directories works, and its orderly end leaves only logs."""
+    client = pod.boot() if pod.ended() else pod.client()
+    answer = pod.sync()
+    assert answer and "result" in answer, (answer, pod.log())
+    pod.wait_state(client, "Running") if pod.state(client) != "Paused" else None
+    qemu = pod.qemu
+    client.ok("KillVirtualMachine", vmi={})
+    assert pod.wait() == 0, pod.log()
+    assert not is_alive(qemu)
+    assert pod.leftovers() == [], pod.log()
+
+
+@pytest.mark.parametrize("point, n", parameters())
+def test_killed_at(lab, table, point, n):
+    scenario = scenario_of(point)
+    nth = n if point.split("-")[0] in ("write", "state") or point == "start-fd" else 1
+    guest = scenario == "freeze"
+    pod = lab(guest=guest)
+    mark = pod.tmp / "mark"
+    globals()[scenario](pod, {"VMLET_CRASH_AT": f"{point}:{nth}", "VMLET_CRASH_MARK": str(mark)})
+    wait_until(mark.exists, f"the launcher comes to {point}: {pod.log()}")
+    began = time.monotonic()
+    qemu = pod.qemu
+    client = pod.serves()
+    recovery = time.monotonic() - began if client else None
+    state = pod.check_state_file()
+    stopping = scenario in ("stop", "kill", "hung", "term")
+    if client and stopping:
+        # a stop that was under way is taken up; one that had not been written down is asked for again
+        if not pod.ended() and not (state and "stopDeadline" in state):
+            quietly(client, "KillVirtualMachine", vmi={})
+        outcome = "taken up: " + check_end(pod, mark)
+    elif client and pod.state(client):
+        assert pod.qemu == qemu and is_alive(qemu), pod.log()
+        wait_until(lambda: "took over the running VM" in pod.log(), "the state is known")
+        if scenario == "start":
+            pod.wait_state(client, "Running")
+        outcome = "guest runs on"
+    elif client:
+        # QEMU had not begun to run the guest
+        assert pod.qemu is None and not os.path.exists(pod.dir / "domain.json"), pod.log()
+        outcome = "not begun; launcher serves"
+    else:
+        outcome = check_end(pod, mark)
+    if guest and client and pod.state(client) == "Running":
+        wait_until(lambda: client.ok("GetDomain")["vmlet"]["agentConnected"], "the agent answers again")
+        wait_until(lambda: "Thawed" in (pod.dir / "events.log").read_text(), "the guest is thawed")
+    finish(pod)
+    table.add(f"launcher killed at {point}", outcome, recovery)
