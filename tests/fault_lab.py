@@ -217,28 +217,27 @@ class Table:
     """What was tried and what came of it, one row for each kind of fault."""
 
     def __init__(self):
-        self.rows = {}
+        self.rows, self.leaks = {}, []
 
-    def add(self, fault, outcome, seconds=None, leaks=0):
-        row = self.rows.setdefault(fault, {"tried": 0, "outcomes": {}, "seconds": [], "leaks": 0})
+    def add(self, fault, outcome, seconds=None):
+        row = self.rows.setdefault(fault, {"tried": 0, "outcomes": {}, "seconds": []})
         row["tried"] += 1
         row["outcomes"][outcome] = row["outcomes"].get(outcome, 0) + 1
-        row["leaks"] += leaks
         if seconds is not None:
             row["seconds"].append(seconds)
 
     def text(self):
-        lines = [f"{'fault':44} {'tried':>5} {'recovery ms (median, max)':>26} {'leaks':>5}  outcome"]
-        tried = leaks = 0
+        lines = [f"{'fault':44} {'tried':>5} {'recovery ms (median, max)':>26}  outcome"]
+        tried = 0
         for fault, row in sorted(self.rows.items()):
             times = ""
             if row["seconds"]:
                 times = f"{statistics.median(row['seconds']) * 1000:.0f}, {max(row['seconds']) * 1000:.0f}"
             outcomes = ", ".join(f"{name} {n}" for name, n in sorted(row["outcomes"].items()))
-            lines.append(f"{fault:44} {row['tried']:5} {times:>26} {row['leaks']:5}  {outcomes}")
+            lines.append(f"{fault:44} {row['tried']:5} {times:>26}  {outcomes}")
             tried += row["tried"]
-            leaks += row["leaks"]
-        lines.append(f"{'in all':44} {tried:5} {'':26} {leaks:5}")
+        lines.append(f"{'in all':44} {tried:5} {'':>26}  leaks {len(self.leaks)}")
+        lines += [f"  leaked: {leak}" for leak in self.leaks]
         return "\n".join(lines)
 
 

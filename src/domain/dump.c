@@ -32,7 +32,7 @@ static void dump_ended(struct domain *d, const char *why)
                   json_pack("{s:O}", "memoryDump", d->memory_dump), "the memory dump to %s %s%s",
                   json_string_value(json_object_get(d->memory_dump, "FileName")), why ? "failed: " : "is complete",
                   why ? why : "");
-    domain_write_state(d, NULL);
+    domain_save_state(d);
 }
 
 void domain_on_dump_completed(struct domain *d, json_t *data)
@@ -78,7 +78,7 @@ int domain_dump_memory(struct domain *d, const char *path, struct error **ret_er
         return error_errno(ret_error, r, "cannot talk to QEMU");
     }
     event_log_add(d->events, "Domain", "MemoryDumpStarted", NULL, "writing the guest's memory to %s", path);
-    domain_write_state(d, NULL);
+    domain_save_state(d);
     return 0;
 }
 

@@ -2,7 +2,6 @@
 import os
 import shutil
 import tempfile
-from pathlib import Path
 
 import pytest
 from fault_lab import Pod, Table, bios, build
@@ -49,11 +48,6 @@ def lab(crashing, initramfs):
         pytest.skip("the monitor of a test reads the environment of its processes: root")
     yield make
     for pod in made:
+        TABLE.leaks += pod.leftovers() if pod.ended() else ["a pod that did not end"]
         pod.close()
         shutil.rmtree(pod.tmp, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def scratch():
-    with tempfile.TemporaryDirectory(prefix="fault-", dir="/tmp") as path:
-        yield Path(path)

@@ -3,7 +3,6 @@
 ended and says why; the next start in the same directories works; and in the end nothing is left but logs.
 
 The list of points comes from the program: a point that no scenario here reaches fails the test."""
-import json
 import os
 import signal
 import subprocess
@@ -115,7 +114,7 @@ def parameters():
             yield pytest.param(point, n, id=f"{point}-{n}")
 
 
-def check_end(pod, crash_mark):
+def check_end(pod):
     """The pod has ended: by itself, with a code and a word for it."""
     code = pod.wait()
     said = pod.termination.read_text()
@@ -158,7 +157,7 @@ def test_killed_at(lab, table, point, n):
         # a stop that was under way is taken up; one that had not been written down is asked for again
         if not pod.ended() and not (state and "stopDeadline" in state):
             quietly(client, "KillVirtualMachine", vmi={})
-        outcome = "taken up: " + check_end(pod, mark)
+        outcome = "taken up: " + check_end(pod)
     elif client and pod.state(client):
         assert pod.qemu == qemu and is_alive(qemu), pod.log()
         wait_until(lambda: "took over the running VM" in pod.log(), "the state is known")
@@ -170,7 +169,7 @@ def test_killed_at(lab, table, point, n):
         assert pod.qemu is None and not os.path.exists(pod.dir / "domain.json"), pod.log()
         outcome = "not begun; launcher serves"
     else:
-        outcome = check_end(pod, mark)
+        outcome = check_end(pod)
     if guest and client and pod.state(client) == "Running":
         wait_until(lambda: client.ok("GetDomain")["vmlet"]["agentConnected"], "the agent answers again")
         wait_until(lambda: "Thawed" in (pod.dir / "events.log").read_text(), "the guest is thawed")
