@@ -68,12 +68,24 @@ def sockets_by_inode():
     return found
 
 
+def log_file(pid):
+    """The log that a QEMU has open."""
+    links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    logs = {target for target in links if target.endswith("-log")}
+    if len(logs) != 1:
+        raise SystemExit(f"bench: cannot tell the log that QEMU has open from {links}")
+    return logs.pop()
+
+
 def inherited_fds(pid, argv):
     """{number: (kind, path)} of the descriptors that the arguments name: what QEMU was given by its parent."""
     listening = sockets_by_inode()
     found = {}
     for number in {int(n) for text in argv for n in re.findall(r'"?\bfd"?[=:] ?"?(\d+)', text)}:
-        target = os.readlink(f"/proc/{pid}/fd/{number}")
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{number}")
+        except FileNotFoundError:
+            target = log_file(pid)  # -add-fd: QEMU has a duplicate in its set, and has closed the number itself
         inode = re.fullmatch(r"socket:\[(\d+)\]", target)
         if inode and inode.group(1) in listening:
             found[number] = ("listen", listening[inode.group(1)])

@@ -37,7 +37,7 @@ def environment():
         "memoryMiB": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1 << 20),
         "load1": os.getloadavg()[0],
         "qemu": first_line("qemu-system-x86_64", "--version"),
-        "libvirt": first_line("virtqemud", "--version"),
+        "libvirt": first_line("/usr/sbin/libvirtd", "--version"),
         "commit": first_line("git", "-C", str(TOP), "describe", "--always", "--dirty"),
     }
 
@@ -58,22 +58,30 @@ def show(result):
 
 
 def main():
-    names = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in ("run", "bench_common"))
+    names = sorted(p.stem for p in HERE.glob("*.py") if not p.stem.startswith("test_") and p.stem not in ("run", "bench_common", "peers", "report"))
     parser = argparse.ArgumentParser(prog="dev bench", description="Measure vmlet beside its peers, in one run.")
     parser.add_argument("name", nargs="*", help="which: " + " ".join(names))
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--check", action="store_true", help="exit 1 when a budget is missed")
+    parser.add_argument("--write", action="store_true", help="write BENCHMARKS.md and the plots of docs/bench")
+    parser.add_argument("--from", dest="saved", metavar="FILE", nargs="+", help="show what --json has printed, measure nothing")
     parser.add_argument("--rounds", type=int, default=0, help="interleaved rounds (each benchmark has its default)")
     options = parser.parse_args()
     unknown = [n for n in options.name if n not in names]
     if unknown:
         parser.error(f"no such benchmark: {' '.join(unknown)} (there are: {' '.join(names)})")
     report = {"environment": environment(), "results": []}
-    for name in options.name or names:
+    for path in options.saved or []:
+        saved = json.loads(Path(path).read_text())
+        report = {"environment": saved["environment"], "results": report["results"] + saved["results"]}
+    for name in [] if options.saved else options.name or names:
         result = importlib.import_module(name).measure(options)
         report["results"].append(result)
         if not options.json:
             show(result)
+    if options.write:
+        report_writer = importlib.import_module("report")
+        report_writer.write(report, " ".join(["./dev bench", *options.name, "--write"]))
     if options.json:
         print(json.dumps(report, indent=2))
     else:

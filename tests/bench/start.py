@@ -1,23 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From exec to running vCPUs: `vmlet run` beside the least program that starts the same QEMU, interleaved A B A B.
+"""From exec, or from the manifest, to running vCPUs: ours beside the least program that starts the same QEMU, and libvirt.
 
-QEMU's arguments are those of a real `vmlet run`, read from the running process; the bare peer gives it the same
-descriptors. Both are timed from just before the exec by this script until the RESUME event, on CLOCK_MONOTONIC.
+QEMU's arguments are those of a real run, read from the running process; the bare peer gives it the same descriptors.
+Rounds are interleaved A B C A B C. Cold: from just before the exec of the entrypoint (virt-launcher-monitor, with the
+manifest in its environment; libvirt: its daemons) until RESUME. Warm: the server is up; from the call to its answer.
 """
 import json
 import os
-import signal
 import shutil
+import signal
 import statistics
 import subprocess
 import tempfile
 from datetime import datetime
 from pathlib import Path
 
-from bench_common import BARE, TOP, VMLET, child_running, clock_offset_usec, guest, inherited_fds, monotonic_usec, row
+from bench_common import TOP, VMLET, child_running, clock_offset_usec, guest, inherited_fds, monotonic_usec, row
+from peers import Bare, Launcher, Libvirt, libvirt_missing, manifest, poll
 
-LIMIT = 1.25
-ROUNDS = 15
+COLD_LIMIT, WARM_LIMIT, RUN_LIMIT = 1.25, 1.1, 1.25
+ROUNDS = 9
+
+
+# ---- vmlet run ---------------------------------------------------------------------------------------------------------
 
 
 def vmlet_command(state, *more):
@@ -43,14 +48,6 @@ def capture(state):
     return argv, fds
 
 
-def monitor_fd(argv, fds):
-    """The number of the descriptor of the QMP chardev: the one whose path has qmp or monitor in its name."""
-    names = [n for n, (kind, path) in fds.items() if kind == "listen" and ("qmp" in path or "monitor" in path)]
-    if len(names) != 1:
-        raise SystemExit(f"bench: cannot tell the monitor's socket from {fds}")
-    return names[0]
-
-
 def run_vmlet(state):
     command = vmlet_command(state, "--until", "running", "--json")
     offset = clock_offset_usec()
@@ -67,46 +64,138 @@ def run_vmlet(state):
     return marks
 
 
-def run_bare(argv_file, monitor, fds):
-    command = [str(BARE), str(argv_file), str(monitor)]
-    command += [f"{n}:{kind}:{path}" for n, (kind, path) in sorted(fds.items())]
-    start = monotonic_usec()
-    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if run.returncode != 0:
-        raise SystemExit(f"bench: bare-qemu failed with {run.returncode}:\n{run.stderr}")
-    return {name: (value - start) / 1000 for name, value in json.loads(run.stdout).items()}
+def measure_run(work, rounds):
+    argv, fds = capture(work / "vm")
+    bare = Bare(work, argv, fds)
+    mine, theirs = [], []
+    run_vmlet(work / "warm")
+    while len(mine) < rounds:
+        marks = run_vmlet(work / f"vm-{len(mine)}")
+        if marks:
+            mine.append(marks)
+            theirs.append(bare.start())
+    return mine, theirs
+
+
+# ---- the launcher --------------------------------------------------------------------------------------------------------
+
+
+def run_cold(work, spec, volumes):
+    pod = Launcher(work, monitor=True, standalone=spec, volumes=volumes)
+    try:
+        pod.ready()
+        client = pod.client()
+        marks = poll(lambda: (lambda m: m if "running" in m else None)(pod.marks(client)), "the mark of the running guest")
+        pod.qemu = client.ok("GetDomain")["vmlet"]["pid"]
+        pod.kill_guest(client)
+    finally:
+        pod.close()
+    return marks
+
+
+def run_warm(work, spec, volumes):
+    pod = Launcher(work, volumes=volumes)
+    try:
+        pod.ready()
+        client = pod.client()
+        took = pod.sync(client, spec)
+        found = pod.captured()
+        pod.kill_guest(client)
+    finally:
+        pod.close()
+    return took, found
+
+
+def cold_libvirt(work, volumes, keep_cache):
+    peer = Libvirt(work)
+    try:
+        if not keep_cache:
+            peer.forget_capabilities()
+        up = peer.start()
+        domain, took = peer.create(peer.domain(volumes=volumes))
+        domain.destroy()
+        return up + took
+    finally:
+        peer.stop()
+
+
+def measure_pod(work, rounds, volumes, notes):
+    spec = manifest(volumes=volumes)
+    folder = work / f"pod{volumes}"
+    folder.mkdir()
+    _, (argv, fds) = run_warm(folder, spec, volumes)
+    bare = Bare(folder, argv, fds)
+    found = {"cold": [], "warm": [], "bare": [], "libvirt warm": [], "libvirt cold": []}
+    missing = libvirt_missing()
+    server = None if missing else Libvirt(work / f"libvirt{volumes}")
+    if missing:
+        notes.append(f"libvirt is not compared: missing {missing}")
+    try:
+        if server:
+            server.start()
+            server.create(server.domain(volumes=volumes))[0].destroy()
+        for _ in range(rounds):
+            found["bare"].append(bare.start())
+            found["warm"].append(run_warm(folder, spec, volumes)[0])
+            found["cold"].append(run_cold(folder, spec, volumes))
+            if server:
+                domain, took = server.create(server.domain(volumes=volumes))
+                domain.destroy()
+                found["libvirt warm"].append(took)
+                if len(found["libvirt cold"]) < 3:
+                    found["libvirt cold"].append(cold_libvirt(work / f"cold{volumes}", volumes, False))
+    finally:
+        if server:
+            server.close()
+    return found, argv
+
+
+def pairs(mine, theirs):
+    return statistics.median(m / t for m, t in zip(mine, theirs))
 
 
 def measure(options):
+    rounds = options.rounds or ROUNDS
     work = Path(tempfile.mkdtemp(prefix="vmlet-bench."))
+    work.chmod(0o755)
+    notes, rows, budgets, series = [], [], [], {}
     try:
-        argv, fds = capture(work / "vm")
-        argv_file = work / "argv"
-        argv_file.write_bytes(b"".join(a.encode() + b"\0" for a in argv))
-        # The folder of the VM is gone with the VM; the same paths are used again.
-        for _, path in fds.values():
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-        monitor = monitor_fd(argv, fds)
-        mine, bare = [], []
-        run_vmlet(work / "warm")
-        while len(mine) < (options.rounds or ROUNDS):
-            marks = run_vmlet(work / f"vm-{len(mine)}")
-            if marks is None:
-                continue
-            for _, path in fds.values():
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-            mine.append(marks)
-            bare.append(run_bare(argv_file, monitor, fds))
+        mine, theirs = measure_run(work, rounds)
+        names = [n for n in ("exec", "manifest", "storage", "argv", "spawn", "greeting", "running") if n in mine[0]]
+        rows += [row(f"vmlet run: {n}", [m[n] for m in mine], "ms") for n in names]
+        rows += [row(f"bare QEMU: {n}", [b[n] for b in theirs], "ms") for n in ("main", "spawn", "greeting", "running")]
+        ratio = pairs([m["running"] for m in mine], [b["running"] for b in theirs])
+        budgets.append({"name": "vmlet run / bare QEMU, median of the pairs", "value": ratio, "limit": RUN_LIMIT})
+        for volumes in (0, 1, 8):
+            found, _ = measure_pod(work, rounds, volumes, notes)
+            bare = [b["running"] for b in found["bare"]]
+            cold = [m["running"] for m in found["cold"]]
+            label = f"{volumes} volume{'' if volumes == 1 else 's'}"
+            rows.append(row(f"{label}: bare QEMU", bare, "ms"))
+            rows.append(row(f"{label}: pod, exec to running", cold, "ms"))
+            rows.append(row(f"{label}: launcher, Sync to running", found["warm"], "ms"))
+            rows += [row(f"{label}: {n}", found[n], "ms") for n in ("libvirt warm", "libvirt cold") if found[n]]
+            budgets.append({"name": f"{label}: pod cold / bare QEMU", "value": pairs(cold, bare), "limit": COLD_LIMIT})
+            budgets.append({"name": f"{label}: Sync warm / bare QEMU", "value": pairs(found["warm"], bare), "limit": WARM_LIMIT})
+            if volumes == 0:
+                series = {"pod": found["cold"], "bare": found["bare"]}
+            if found["libvirt warm"]:
+                notes.append(
+                    f"{label}: libvirt warm / bare QEMU {pairs(found['libvirt warm'], bare):.1f}, "
+                    f"libvirt cold / bare QEMU {pairs(found['libvirt cold'], bare):.1f}")
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    ratios = [m["running"] / b["running"] for m, b in zip(mine, bare)]
-    names = [n for n in ("exec", "manifest", "storage", "argv", "spawn", "greeting", "running") if n in mine[0]]
     return {
         "name": "start",
-        "what": f"exec to running vCPUs, {len(mine)} interleaved rounds, TCG, 256 MiB, kernel boot",
-        "rows": [row(f"vmlet run: {n}", [m[n] for m in mine], "ms") for n in names]
-        + [row(f"bare QEMU: {n}", [b[n] for b in bare], "ms") for n in ("main", "spawn", "greeting", "running")],
-        "budgets": [{"name": "vmlet / bare QEMU, median of the pairs", "value": statistics.median(ratios), "limit": LIMIT}],
-        "ratios": ratios,
-        "argv": argv,
+        "what": f"to running vCPUs, {rounds} interleaved rounds, TCG, 256 MiB, kernel boot",
+        "rows": rows, "budgets": budgets, "notes": sorted(set(notes), key=notes.index), "timeline": median_timeline(series),
     }
+
+
+def median_timeline(series):
+    """For the plot: {bar: [[mark, milliseconds after the exec]…]}."""
+    bars = {}
+    for name, runs in series.items():
+        names = [n for n in ("main", "exec", "manifest", "storage", "argv", "spawn", "greeting", "running") if n in runs[0]]
+        bars[name] = [[n, statistics.median(r[n] for r in runs)] for n in names]
+    return bars
