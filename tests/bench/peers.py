@@ -175,7 +175,7 @@ class Bare:
         for _, path in self.fds.values():  # the folder of the VM has gone with the VM
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         start = monotonic_usec()
-        run = subprocess.run(self.command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        run = subprocess.run(self.command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE)
         if run.returncode != 0:
             raise SystemExit(f"bench: bare-qemu failed with {run.returncode}:\n{run.stderr}")
         return {name: (value - start) / 1000 for name, value in json.loads(run.stdout).items()}

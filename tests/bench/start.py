@@ -11,6 +11,7 @@ import shutil
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -134,7 +135,8 @@ def measure_pod(work, rounds, volumes, notes):
         if server:
             server.start()
             server.create(server.domain(volumes=volumes))[0].destroy()
-        for _ in range(rounds):
+        for number in range(rounds):
+            print(f"start: {volumes} volumes, round {number + 1} of {rounds}", file=sys.stderr)
             found["bare"].append(bare.start())
             found["warm"].append(run_warm(folder, spec, volumes)[0])
             found["cold"].append(run_cold(folder, spec, volumes))
