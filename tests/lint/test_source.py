@@ -36,6 +36,7 @@ ALLOWED = {
     "src/tools": DOMAIN,
     "src/vmlet": DOMAIN,
     "k8s/client": JSON,
+    "k8s/crdgen": VMI | {"k8s"},
     "examples": {"qmp"},  # the public contracts, as another program sees them
     "k8s/controller": VMI | {"k8s"},
 }

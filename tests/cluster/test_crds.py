@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our CRDs in a real API server: it takes them, takes the manifests that vmlet takes, and refuses what a rule forbids."""
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+TOP = Path(__file__).resolve().parent.parent.parent
+CRDS = sorted((TOP / "k8s/manifests").glob("crd-*.yaml"))
+PLURAL = {"VirtualMachine": "virtualmachines", "VirtualMachineInstance": "virtualmachineinstances",
+          "VirtualMachineInstanceReplicaSet": "virtualmachineinstancereplicasets",
+          "VirtualMachineInstancePreset": "virtualmachineinstancepresets",
+          "VirtualMachineInstanceMigration": "virtualmachineinstancemigrations"}
+
+
+@pytest.fixture(scope="session")
+def cluster(api):
+    for path in CRDS:
+        crd = yaml.safe_load(path.read_text())
+        status, answer = api.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
+        assert status == 201, answer
+        # a CRD that is not structural is stored too, and says so in a condition
+        answer = api.wait(path.name, "GET",
+                          "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/" + crd["metadata"]["name"],
+                          lambda _, a: any(c["type"] == "Established" and c["status"] == "True"
+                                           for c in (a.get("status") or {}).get("conditions") or []))
+        assert not [c for c in answer["status"]["conditions"] if c["type"] == "NonStructuralSchema"], answer["status"]
+    for plural in PLURAL.values():
+        api.wait(plural, "GET", f"/apis/kubevirt.io/v1/{plural}", lambda status, _: status == 200)
+    return api
+
+
+def create(cluster, manifest):
+    """Everything is checked, nothing is stored."""
+    group = manifest["apiVersion"]
+    return cluster.call("POST", f"/apis/{group}/namespaces/default/{PLURAL[manifest['kind']]}"
+                                "?dryRun=All&fieldValidation=Strict", manifest)
+
+
+def golden():
+    for path in sorted((TOP / "tests/golden/manifests").glob("**/*.yaml")):
+        if "bad" in path.name or "bad" in path.parts:
+            continue
+        for i, doc in enumerate(yaml.safe_load_all(path.read_text())):
+            if doc and doc.get("kind") in PLURAL and doc["apiVersion"] != "kubevirt.io/v1alpha2":
+                yield pytest.param(doc, id=f"{path.stem}-{i}")
+
+
+@pytest.mark.parametrize("manifest", golden())
+def test_golden_manifest_is_accepted(cluster, manifest):
+    manifest.setdefault("metadata", {}).pop("namespace", None)
+    for server_set in ("uid", "resourceVersion", "selfLink", "clusterName"):
+        manifest["metadata"].pop(server_set, None)
+    status, answer = create(cluster, manifest)
+    assert status == 201, answer.get("message")
+
+
+VM = yaml.safe_load("""
+apiVersion: kubevirt.io/v1
+kind: VirtualMachine
+metadata: {name: vm}
+spec:
+  runStrategy: Always
+  template:
+    spec:
+      domain:
+        memory: {guest: 128Mi}
+        devices:
+          disks: [{name: root, disk: {bus: virtio}}]
+          interfaces: [{name: default, masquerade: {}}]
+      networks: [{name: default, pod: {}}]
+      volumes: [{name: root, containerDisk: {image: example/disk}}]
+""")
+
+
+def spec(vm):
+    return vm["spec"]["template"]["spec"]
+
+
+BAD = {
+    "both": (lambda vm: vm["spec"].update(running=True), "running and runStrategy"),
+    "neither": (lambda vm: vm["spec"].pop("runStrategy"), "running and runStrategy"),
+    "disk without volume": (lambda vm: spec(vm)["volumes"][0].update(name="other"), "must have a volume"),
+    "interface without network": (lambda vm: spec(vm)["networks"].clear(), "must have a network"),
+    "network without interface": (lambda vm: spec(vm)["domain"]["devices"]["interfaces"].clear(), "must have an interface"),
+    "two disks of a name": (lambda vm: spec(vm)["domain"]["devices"]["disks"].append({"name": "root"}), "two disks"),
+    "two volumes of a name": (lambda vm: spec(vm)["volumes"].append({"name": "root", "emptyDisk": {"capacity": "1Gi"}}),
+                              "two volumes"),
+    "two pod networks": (lambda vm: spec(vm)["networks"].append({"name": "b", "pod": {}}), "only one network"),
+    "two networks of a name": (lambda vm: spec(vm)["networks"].append({"name": "default", "multus": {"networkName": "x"}}),
+                               "two networks"),
+    "two interfaces of a name": (lambda vm: spec(vm)["domain"]["devices"]["interfaces"].append({"name": "default"}),
+                                 "two interfaces"),
+    "two bindings": (lambda vm: spec(vm)["domain"]["devices"]["interfaces"][0].update(bridge={}), "one binding"),
+    "disk of two kinds": (lambda vm: spec(vm)["domain"]["devices"]["disks"][0].update(cdrom={}), "one of disk, lun"),
+    "network of two kinds": (lambda vm: spec(vm)["networks"][0].update(multus={"networkName": "x"}), "exactly one of pod"),
+    "volume of two kinds": (lambda vm: spec(vm)["volumes"][0].update(emptyDisk={"capacity": "1Gi"}), "exactly one source"),
+    "user data twice": (lambda vm: spec(vm)["volumes"].append(
+        {"name": "ci", "cloudInitNoCloud": {"userData": "x", "userDataBase64": "eA=="}}), "user data comes from"),
+    "enum": (lambda vm: vm["spec"].update(runStrategy="Sometimes"), "Unsupported value"),
+    "range": (lambda vm: spec(vm).update(terminationGracePeriodSeconds=-1), "greater than or equal to 0"),
+    "missing": (lambda vm: spec(vm).pop("domain"), "Required value"),
+    "quantity": (lambda vm: spec(vm)["domain"]["memory"].update(guest="lots"), "should match"),
+    "unknown field": (lambda vm: spec(vm)["domain"].update(cpus={}), 'unknown field "spec.template.spec.domain.cpus"'),
+}
+
+
+def test_the_good_one(cluster):
+    status, answer = create(cluster, VM)
+    assert status == 201, answer
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_refused(cluster, name):
+    change, says = BAD[name]
+    vm = copy.deepcopy(VM)
+    change(vm)
+    status, answer = create(cluster, vm)
+    assert status in (400, 422), (status, answer)
+    assert says in answer["message"], answer["message"]
+
+
+def test_table_columns_and_scale(cluster):
+    path = "/apis/kubevirt.io/v1/namespaces/default/virtualmachineinstancereplicasets"
+    rs = {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstanceReplicaSet", "metadata": {"name": "rs"},
+          "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": VM["spec"]["template"]}}
+    status, answer = cluster.call("POST", path, rs)
+    assert status == 201, answer
+    status, scale = cluster.call("GET", path + "/rs/scale")
+    assert status == 200 and scale["spec"]["replicas"] == 1
+    status, _ = cluster.call("DELETE", path + "/rs")
+    assert status == 200
+    status, resources = cluster.call("GET", "/apis/kubevirt.io/v1")
+    short = {r["name"]: r.get("shortNames") for r in resources["resources"]}
+    assert short["virtualmachines"] == ["vm", "vms"] and "virtualmachines/status" in short
