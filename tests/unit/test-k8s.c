@@ -193,7 +193,7 @@ static int collect(char *text, size_t length, void *userdata)
     struct strbuf *b = userdata;
 
     assert_int_equal(strlen(text), length);
-    strbuf_printf(b, "<%s>", text);
+    strbuf_printf(b, "<%s>", text ? text : "");
     return strstr(text, "stop") ? 7 : 0;
 }
 
