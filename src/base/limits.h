@@ -80,6 +80,10 @@
 /* A guest that nobody thawed, and that could not be thawed, is tried again. */
 #define THAW_RETRY_USEC (5 * USEC_PER_SEC)
 
+/* A guest that an I/O error stopped is resumed, at intervals that double (compat §5.5). */
+#define IO_RETRY_MIN_USEC (10 * USEC_PER_SEC)
+#define IO_RETRY_MAX_USEC (180 * USEC_PER_SEC)
+
 /* Statistics. */
 #define STATS_CACHE_USEC      (3250 * USEC_PER_MSEC) /* compat §1.6: the launcher keeps them for 3.25 s */
 #define BALLOON_STATS_SECONDS 10                     /* compat §2.1: between two reports of the guest's balloon */

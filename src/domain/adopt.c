@@ -44,6 +44,7 @@ static void on_status(struct qmp_client *client, json_t *result, const struct er
                   "took over the running VM (QEMU is pid %d)", (int)d->pid);
     domain_save_state(d);
     CRASH_POINT("adopt-saved");
+    domain_io_error_stopped(d);
     if (d->adopted_done)
         d->adopted_done(d, NULL, d->adopted_userdata);
     d->adopted_done = NULL;
@@ -118,6 +119,7 @@ int domain_adopt(struct domain *d, const struct domain_state_file *state, domain
     d->lifecycle.reason = state->reason;
     d->since_wall = state->since_wall;
     d->pause_volume = state->pause_volume ? strdup(state->pause_volume) : NULL;
+    d->pause_error = state->pause_error ? strdup(state->pause_error) : NULL;
     d->adopted_done = done;
     d->adopted_userdata = done_userdata;
     r = qmp_client_invoke(d->qmp, "query-status", NULL, on_status, d);

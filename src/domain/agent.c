@@ -10,7 +10,13 @@ static void on_guest_info(struct qga_client *agent, json_t *result, const struct
     const char *version;
 
     if (error) {
+        enum error_code code = error_get_code(error);
+
         log_debug("guest-info: %s", error_message(error));
+        /* a guest that is busy is asked again (each question has its own time limit), a stopped one when it runs */
+        if (d->agent_open && qga_client_is_open(agent) && d->lifecycle.state == DOMAIN_RUNNING &&
+            (code == ERROR_TIMED_OUT || code == ERROR_AGENT_NOT_CONNECTED))
+            qga_client_call(agent, "guest-info", NULL, 0, on_guest_info, d);
         return;
     }
     if (!d->agent_open)

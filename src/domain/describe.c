@@ -137,6 +137,15 @@ json_t *domain_extra_to_json(const struct domain *d)
                       (json_int_t)d->pid, "qemuVersion", qemu, "agentConnected", d->agent_connected, "agentVersion",
                       d->agent_version, "since", format_time(d->since_wall, stamp), "sockets", sockets, "timeline",
                       timeline_to_json(d->timeline), "pauseVolume", d->pause_volume, "outcome", d->outcome);
+    if (d->lifecycle.state == DOMAIN_PAUSED && d->lifecycle.reason == REASON_IO_ERROR) {
+        char next[40];
+
+        json_object_set_new(extra, "ioError",
+                            json_pack("{s:s*, s:s*, s:s, s:I, s:s*}", "volume", d->pause_volume, "errno",
+                                      d->pause_error, "since", format_time(d->since_wall, stamp), "attempts",
+                                      (json_int_t)d->io_retries, "nextTry",
+                                      d->io_next_wall ? format_time(d->io_next_wall, next) : NULL));
+    }
     if (d->stop.phase != STOP_NONE)
         json_object_set_new(
             extra, "stopping",

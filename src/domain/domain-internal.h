@@ -69,6 +69,11 @@ struct domain {
     uint64_t thaw_deadline_wall; /* CLOCK_REALTIME; 0: not frozen, or without a limit */
     uint64_t clock_give_up;      /* until when the guest's clock is tried to be set */
     char *pause_volume;          /* the volume whose I/O error paused the guest */
+    char *pause_error;           /* errno's text */
+    sd_event_source *io_timer;   /* resumes it */
+    unsigned io_retries;
+    uint64_t io_next_wall;  /* CLOCK_REALTIME; 0: none is planned */
+    uint64_t io_resumed_at; /* CLOCK_MONOTONIC; 0: never */
     unsigned panic_count;
     json_t *panic_info;
     struct stats *stats;
@@ -113,6 +118,10 @@ bool domain_is_dumping(const struct domain *d);
 int domain_dump_memory(struct domain *d, const char *path, struct error **ret_error);
 void domain_on_dump_completed(struct domain *d, json_t *data);
 void domain_take_up_dump(struct domain *d, json_t *state);
+/* io-error.c: what failed; the guest stopped; it runs again. */
+void domain_note_io_error(struct domain *d, const char *volume, size_t length, const char *why);
+void domain_io_error_stopped(struct domain *d);
+void domain_io_error_over(struct domain *d);
 /* statefile.c */
 int domain_write_state(const struct domain *d, struct error **ret_error);
 /* The same; a failure is logged, once until it works again. */

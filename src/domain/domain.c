@@ -114,6 +114,8 @@ void domain_free(struct domain *d)
     free(d->manifest);
     free(d->agent_version);
     free(d->pause_volume);
+    free(d->pause_error);
+    sd_event_source_disable_unref(d->io_timer);
     free(d->outcome);
     sd_event_unref(d->event);
     free(d);
@@ -411,7 +413,16 @@ static int act(struct domain *d, const char *command, domain_done_fn done, void 
 
 int domain_pause(struct domain *d, domain_done_fn done, void *userdata)
 {
-    d->lifecycle.pausing_by_user = true;
+    /* QEMU sends no STOP for a guest that is stopped already: what was an error's pause is the user's from now on */
+    if (d->lifecycle.state == DOMAIN_PAUSED && d->lifecycle.reason != REASON_STARTING_UP) {
+        if (d->lifecycle.reason != REASON_USER) {
+            d->lifecycle.reason = REASON_USER;
+            event_disarm_timer(d->io_timer);
+            domain_state_changed(d);
+        }
+    } else {
+        d->lifecycle.pausing_by_user = true;
+    }
     CRASH_POINT("pause-asked");
     return act(d, "stop", done, userdata);
 }

@@ -20,13 +20,13 @@ static void on_stop(struct domain *d, json_t *data)
     CRASH_POINT("pause-stopped");
     if (lifecycle_stopped(&d->lifecycle))
         domain_state_changed(d);
+    domain_io_error_stopped(d);
     CRASH_POINT("pause-saved");
 }
 
 static void on_resume(struct domain *d, json_t *data)
 {
-    free(d->pause_volume);
-    d->pause_volume = NULL;
+    domain_io_error_over(d);
     timeline_mark(d->timeline, MARK_RUNNING);
     CRASH_POINT("resumed");
     stats_enable_balloon_reports(d->stats);
@@ -34,6 +34,8 @@ static void on_resume(struct domain *d, json_t *data)
         return;
     domain_state_changed(d);
     CRASH_POINT("resumed-saved");
+    if (d->agent_open && !d->agent_connected)
+        domain_agent_channel(d, true); /* what it was asked while the guest was stopped had no answer */
     domain_set_guest_clock(d);
 }
 
@@ -86,11 +88,17 @@ static void on_watchdog(struct domain *d, json_t *data)
                   "the guest's watchdog fired: %s", member(data, "action"));
 }
 
-/* "ua-rootdisk" or a QOM path that ends so -> "rootdisk" */
-static const char *volume_of(json_t *data)
+/* By the block node on top of the disk; "qom-path" is of newer versions, and "device" is empty with -blockdev. */
+static const char *volume_of(const struct domain *d, json_t *data)
 {
-    const char *name = member(data, "qom-path"), *found;
+    const char *top = member(data, "node-name"), *name = member(data, "qom-path"), *found;
 
+    for (size_t i = 0; i < d->vmi->spec.domain.devices.disks.count; i++) {
+        const char *disk = d->vmi->spec.domain.devices.disks.items[i].name, *node = NULL;
+
+        if (machine_disk_id(d->machine, disk, &node) && node && streq(node, top))
+            return disk;
+    }
     if (*name == '\0')
         name = member(data, "device");
     found = strstr(name, "ua-");
@@ -101,13 +109,12 @@ static void on_io_error(struct domain *d, json_t *data)
 {
     bool stops = streq(member(data, "action"), "stop");
     bool no_space = json_is_true(json_object_get(data, "nospace"));
-    const char *volume = volume_of(data);
+    const char *volume = volume_of(d, data);
     size_t length = strcspn(volume, "/");
 
-    if (stops) {
+    if (stops && d->lifecycle.state != DOMAIN_PAUSED) { /* further requests fail while it is stopping */
         d->lifecycle.io_error = true;
-        free(d->pause_volume);
-        d->pause_volume = strndup(volume, length);
+        domain_note_io_error(d, volume, length, member(data, "reason"));
     }
     event_log_add(d->events, "Kubernetes", "IOerror",
                   json_pack("{s:s%, s:s, s:s, s:s, s:s}", "volume", volume, length, "operation",

@@ -42,6 +42,8 @@ static json_t *to_json(const struct domain *d)
     json_object_set_new(state, "accelReason", json_string(d->accel_reason));
     if (d->pause_volume)
         json_object_set_new(state, "pauseVolume", json_string(d->pause_volume));
+    if (d->pause_error)
+        json_object_set_new(state, "pauseError", json_string(d->pause_error));
     if (d->stop.phase != STOP_NONE) {
         json_object_set_new(state, "stopAsked", usec(d->stop.wall_asked_at));
         json_object_set_new(state, "stopDeadline", usec(d->stop.wall_deadline));
@@ -142,6 +144,7 @@ int domain_state_read(const char *dir, struct domain_state_file *ret, struct err
     s.accel = text_of(s.json, "accel");
     s.accel_reason = text_of(s.json, "accelReason");
     s.pause_volume = text_of(s.json, "pauseVolume");
+    s.pause_error = text_of(s.json, "pauseError");
     s.memory_dump = json_object_get(s.json, "memoryDump");
     s.since_wall = number(s.json, "since");
     s.stop_asked_wall = number(s.json, "stopAsked");

@@ -20,7 +20,7 @@ struct domain_state_file {
     enum domain_state state;
     enum domain_reason reason;
     uint64_t since_wall, stop_asked_wall, stop_deadline_wall, thaw_deadline_wall;
-    const char *pause_volume;
+    const char *pause_volume, *pause_error;
     json_t *memory_dump; /* or NULL */
 };
 
