@@ -236,3 +236,31 @@ def test_token_is_read_again_when_it_is_refused(tmp_path):
     with Server(script) as server:
         assert get(tmp_path, server, "a", tokenFile="token") == "ok a"
         assert [r[2]["Authorization"] for r in server.requests] == ["Bearer old", "Bearer new"]
+
+
+def test_memory_of_the_cache(watch):
+    """An object costs its JSON text (without managedFields) and less than 300 bytes."""
+    n, size = 2000, 3000
+
+    def script(path, query, number):
+        if "watch" in query:
+            return 200, {}, server.hold()
+        start = int(query.get("continue", 0))
+        items = [cm(f"object-{i:06}", i + 1) for i in range(start, start + 100)]
+        for item in items:
+            item["data"] = {"text": "x" * size}
+        return page(items, n, str(start + 100) if start + 100 < n else "")
+
+    with Server(script) as server:
+        w = watch(server)
+        lines = [w.lines.get(timeout=20) for _ in range(n + 1)]
+        assert lines[-1] == "synced"
+        rss = next(int(x.split()[1]) for x in Path(f"/proc/{w.process.pid}/status").read_text().splitlines()
+                   if x.startswith("VmRSS"))
+        end = w.end()
+    one = cm("object-000000", 1000)
+    del one["metadata"]["managedFields"]
+    text = len(json.dumps({**one, "data": {"text": "x" * size}}, separators=(",", ":")))
+    each = end["bytes"] / n
+    print(f"{each:.0f} bytes for an object of {text} bytes; resident {rss} KiB for {n} objects")
+    assert end["objects"] == n and text < each < text + 300
