@@ -81,11 +81,10 @@ def inherited_fds(pid, argv):
     """{number: (kind, path)} of the descriptors that the arguments name: what QEMU was given by its parent."""
     listening = sockets_by_inode()
     found = {}
+    added = {int(n) for text in argv for n in re.findall(r"^set=\d+,fd=(\d+)", text)}
     for number in {int(n) for text in argv for n in re.findall(r'"?\bfd"?[=:] ?"?(\d+)', text)}:
-        try:
-            target = os.readlink(f"/proc/{pid}/fd/{number}")
-        except FileNotFoundError:
-            target = log_file(pid)  # -add-fd: QEMU has a duplicate in its set, and has closed the number itself
+        # -add-fd: QEMU has a duplicate in its set; it closes the number, which another of its files may have by now
+        target = log_file(pid) if number in added else os.readlink(f"/proc/{pid}/fd/{number}")
         inode = re.fullmatch(r"socket:\[(\d+)\]", target)
         if inode and inode.group(1) in listening:
             found[number] = ("listen", listening[inode.group(1)])

@@ -57,6 +57,14 @@ def show(result):
         print(f"  {note}")
 
 
+def command_line(results, options):
+    """What measured: with --from, the runs that were saved, each of which may have had its own moment of this machine."""
+    if options.saved:
+        return f"./dev bench {' '.join(r['name'] for r in results)} --json, in {len(options.saved)} runs, then ./dev bench --from FILE… --write"
+    rounds = ["--rounds", str(options.rounds)] if options.rounds else []
+    return " ".join(["./dev bench", *options.name, *rounds, "--write"])
+
+
 def main():
     names = sorted(p.stem for p in HERE.glob("*.py") if not p.stem.startswith("test_") and p.stem not in ("run", "bench_common", "peers", "report"))
     parser = argparse.ArgumentParser(prog="dev bench", description="Measure vmlet beside its peers, in one run.")
@@ -81,7 +89,7 @@ def main():
             show(result)
     if options.write:
         report_writer = importlib.import_module("report")
-        report_writer.write(report, " ".join(["./dev bench", *options.name, "--write"]))
+        report_writer.write(report, command_line(report["results"], options))
     if options.json:
         print(json.dumps(report, indent=2))
     else:
