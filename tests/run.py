@@ -43,6 +43,7 @@ CONDITIONS = {
     "not-root": lambda: os.geteuid() != 0,
     "no-dummy-links": lambda: not command("ip", "link", "add", "vmletprobe0", "type", "dummy", undo="ip link del vmletprobe0"),
     "no-hugepages": lambda: Path("/proc/sys/vm/nr_hugepages").read_text().strip() == "0",
+    "no-user-namespaces": lambda: not command("unshare", "--user", "true"),
     "no-oom-adjust": lambda: not may_lower_oom_score(),
     "no-scsi-devices": lambda: not list(Path("/dev").glob("sg[0-9]*")),
 }

@@ -77,6 +77,12 @@ def wait_until(condition, what, seconds=PATIENCE):
     raise AssertionError(f"not within {seconds} s: {what}")
 
 
+def need_user_namespaces():
+    """In a chroot the kernel refuses them (user_namespaces(7)), whoever asks."""
+    if subprocess.run(["unshare", "--user", "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        pytest.skip("the kernel makes no user namespace here")
+
+
 class Vm:
     """A `vmlet run` in the background."""
 

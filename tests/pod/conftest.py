@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from vmlet_lab import need_user_namespaces
 
 TOP = Path(__file__).resolve().parent.parent.parent
 BUILD = Path(os.environ.get("VMLET_BUILD", TOP / "build"))
@@ -133,6 +134,7 @@ class Pod:
             **{key: str(value) for key, value in environment.items() if value is not None},
         )
         if isolated:
+            need_user_namespaces()
             argv = [
                 "unshare", "--user", "--map-user=107", "--map-group=107", "--keep-caps", "--pid", "--fork", "--mount",
                 "--net", "--ipc", "--uts", "--mount-proc", "--kill-child", "sh", "-c", ENTER, "sh", *argv,

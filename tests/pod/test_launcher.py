@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import BUILD, MONITOR, Lines, descendants, read_stat
-from vmlet_lab import PATIENCE, Client, initramfs, is_alive, vmi, wait_until  # noqa: F401
+from vmlet_lab import need_user_namespaces, PATIENCE, Client, initramfs, is_alive, vmi, wait_until  # noqa: F401
 
 UID = "2852bf00-db39-4343-8c28-3104dfb84ba1"
 FLAGS = [
@@ -63,6 +63,7 @@ class Pod:
         self.vm_dir = self.dir / "kubevirt-private" / UID
         self.console = self.vm_dir / "virt-serial0-log"
         self.began = time.monotonic()
+        need_user_namespaces()
         self.process = subprocess.Popen(
             [
                 "unshare", "--user", "--map-user=107", "--map-group=107", "--keep-caps", "--pid", "--fork", "--mount",

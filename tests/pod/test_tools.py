@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from conftest import BUILD, Lines, wait_until
+from vmlet_lab import need_user_namespaces
 
 TOOLS = BUILD / "src/tools"
 DISK, TAIL, FREEZER, PROBE = (TOOLS / name for name in ("container-disk", "virt-tail", "virt-freezer", "virt-probe"))
@@ -23,6 +24,8 @@ def start():
     processes = []
 
     def run(*argv, **options):
+        if "-Ur" in argv:
+            need_user_namespaces()
         processes.append(
             subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, **{"stderr": subprocess.PIPE, **options})
         )
