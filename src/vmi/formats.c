@@ -174,7 +174,7 @@ const struct text_format format_serial = {
     is_serial,
 };
 const struct text_format format_absolute_path = {"/.*", "must be an absolute path", is_absolute_path};
-const struct text_format format_base64 = {"[A-Za-z0-9+/\\r\\n]*=*", "is not base64", is_base64};
+const struct text_format format_base64 = {"[A-Za-z0-9+/\\s]*[=\\s]*", "is not base64", is_base64};
 const struct text_format format_interface_name = {
     "[A-Za-z0-9_-]+",
     "must be letters, digits, '-' and '_'",

@@ -38,12 +38,15 @@ def create(cluster, manifest):
                                 "?dryRun=All&fieldValidation=Strict", manifest)
 
 
+NOT_FOR_PYYAML = {"tab-comment"}  # about the reading of YAML, which kubectl does before the API server sees it
+
+
 def golden():
     for path in sorted((TOP / "tests/golden/manifests").glob("**/*.yaml")):
-        if "bad" in path.name or "bad" in path.parts:
+        if "bad" in path.parts or path.stem in NOT_FOR_PYYAML:
             continue
-        for i, doc in enumerate(yaml.safe_load_all(path.read_text())):
-            if doc and doc.get("kind") in PLURAL and doc["apiVersion"] != "kubevirt.io/v1alpha2":
+        for i, doc in enumerate(yaml.safe_load_all(path.read_text(encoding="utf-8-sig"))):
+            if isinstance(doc, dict) and doc.get("kind") in PLURAL and doc["apiVersion"] != "kubevirt.io/v1alpha2":
                 yield pytest.param(doc, id=f"{path.stem}-{i}")
 
 
