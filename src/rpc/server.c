@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "rpc/server.h"
+#include "rpc/server-internal.h"
 
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -9,76 +9,9 @@
 
 #include "base/fd.h"
 #include "base/limits.h"
-#include "base/list.h"
 #include "base/log.h"
-#include "base/nearest.h"
-#include "rpc/wire.h"
 
 #define ACCEPT_PAUSE_USEC (100 * USEC_PER_MSEC) /* after accept() failed for want of fds or memory */
-
-/*
- * Lifetimes. A connection is held by its server and, while it is being served, by the function that serves it: a
- * handler may free the server, and a write may fail, below us. Calls and streams know their connection by a pointer
- * that is cleared when the connection ends. A server that is freed while one of its functions runs goes at the end of
- * that function.
- */
-struct rpc_server {
-    unsigned n_refs;
-    sd_event *event;
-    struct rpc_server_options options;
-    char *path;
-    dev_t device; /* of the socket's file: only our own is removed at the end */
-    ino_t inode;
-    int listen_fd;
-    sd_event_source *listen_source, *accept_timer;
-    LIST_HEAD(struct rpc_connection) connections;
-    unsigned n_connections;
-};
-
-struct rpc_connection {
-    unsigned n_refs;
-    struct rpc_server *server; /* NULL when closed */
-    LIST_ENTRY(struct rpc_connection) link;
-    struct rpc_peer peer;
-    int fd;
-    sd_event_source *io_source, *line_timer, *close_source;
-    struct rpc_input input;
-    struct rpc_output output;
-    LIST_HEAD(struct rpc_call) calls;
-    LIST_HEAD(struct rpc_stream) streams;
-    unsigned n_calls;
-    bool is_serving;  /* in connection_serve(): no second time */
-    bool has_ended;   /* the client sends no more: answer what is pending, then close */
-    bool is_paused;   /* whole requests may lie in the input: they wait until the client has read its answers */
-    bool is_dropping; /* one error goes out, then close */
-    bool is_broken;   /* the socket failed or the client is too slow: closed at the loop's next turn */
-};
-
-struct rpc_call {
-    struct rpc_connection *connection; /* NULL when it has ended */
-    LIST_ENTRY(struct rpc_call) link;
-    const struct rpc_method *method;
-    struct rpc_peer peer;
-    json_t *id; /* NULL: a notification, nobody waits for an answer */
-};
-
-struct rpc_stream {
-    struct rpc_connection *connection;
-    LIST_ENTRY(struct rpc_stream) link;
-    void (*closed)(struct rpc_stream *stream, void *userdata);
-    void *userdata;
-};
-
-static void handle_ping(struct rpc_call *call, json_t *params, void *userdata);
-static void handle_describe(struct rpc_call *call, json_t *params, void *userdata);
-
-static const struct rpc_method builtin_methods[] = {
-    {.name = "Ping", .what = "answers, and does nothing else", .handler = handle_ping},
-    {.name = "Describe",
-     .what = "the methods, their parameters, and the states they are allowed in",
-     .handler = handle_describe},
-    {0},
-};
 
 /* ---- small helpers --------------------------------------------------------------------------------------------- */
 
@@ -108,12 +41,12 @@ static void complain(struct rpc_server *server, const struct rpc_peer *peer, con
         server->options.complain(peer, error, server->options.userdata);
 }
 
-static unsigned server_state(const struct rpc_server *server)
+unsigned rpc_server_state(const struct rpc_server *server)
 {
     return server->options.get_state ? server->options.get_state(server->options.userdata) : 0;
 }
 
-static const char *server_state_name(const struct rpc_server *server, unsigned state)
+const char *rpc_server_state_name(const struct rpc_server *server, unsigned state)
 {
     const char *const *names = server->options.state_names;
 
@@ -124,8 +57,6 @@ static const char *server_state_name(const struct rpc_server *server, unsigned s
 }
 
 /* ---- connection ------------------------------------------------------------------------------------------------ */
-
-static void connection_update(struct rpc_connection *connection);
 
 /* Ends the connection now: calls lose their way back, streams hear of it. */
 static void connection_close(struct rpc_connection *connection)
@@ -183,8 +114,7 @@ static void connection_flush(struct rpc_connection *connection)
         connection_break(connection, NULL); /* it has gone: nothing to complain about */
 }
 
-/* Queues one message and sends what goes. -ENOBUFS, and the connection ends, when the client does not read. */
-static int connection_send(struct rpc_connection *connection, const json_t *message)
+int rpc_connection_send(struct rpc_connection *connection, const json_t *message)
 {
     _cleanup_error_ struct error *error = NULL;
     int r;
@@ -199,7 +129,7 @@ static int connection_send(struct rpc_connection *connection, const json_t *mess
         if (connection->is_broken)
             return -ENOTCONN;
         if (rpc_output_pending(&connection->output) <= LIMIT_RPC_OUTPUT_BYTES) {
-            connection_update(connection);
+            rpc_connection_update(connection);
             return 0;
         }
         r = error_set(&error, ERROR_LIMIT, ENOBUFS, "closed, because it does not read: %zu bytes are queued (limit %u)",
@@ -211,7 +141,7 @@ static int connection_send(struct rpc_connection *connection, const json_t *mess
     return r;
 }
 
-static json_t *message_new(json_t *id)
+json_t *rpc_message_new(json_t *id)
 {
     json_t *message = json_pack("{s:s}", "jsonrpc", "2.0");
 
@@ -220,395 +150,16 @@ static json_t *message_new(json_t *id)
     return message;
 }
 
-static int send_result(struct rpc_connection *connection, json_t *id, json_t *result)
+int rpc_connection_send_error(struct rpc_connection *connection, json_t *id, int number, const struct error *error,
+                              json_t *data)
 {
-    json_t *message = message_new(id);
-    int r;
-
-    json_object_set(message, "result", result);
-    r = connection_send(connection, message);
-    json_decref(message);
-    return r;
-}
-
-/* id NULL: null, as JSON-RPC has it when the id could not be read. data consumed. */
-static int send_error(struct rpc_connection *connection, json_t *id, int number, const struct error *error,
-                      json_t *data)
-{
-    json_t *message = message_new(id ? id : json_null());
+    json_t *message = rpc_message_new(id ? id : json_null());
     int r;
 
     json_object_set_new(message, "error", rpc_error_to_json(number, error, data));
-    r = connection_send(connection, message);
+    r = rpc_connection_send(connection, message);
     json_decref(message);
     return r;
-}
-
-/* ---- calls ----------------------------------------------------------------------------------------------------- */
-
-/* Takes the call off its connection and frees it; what waited for it goes on at the loop's next turn. */
-static void call_free(struct rpc_call *call)
-{
-    struct rpc_connection *connection = call->connection;
-
-    if (connection) {
-        LIST_REMOVE(connection->calls, call, link);
-        connection->n_calls--;
-        if (!connection->is_broken)
-            connection_update(connection);
-    }
-    json_decref(call->id);
-    free(call);
-}
-
-void rpc_reply(struct rpc_call *call, json_t *result)
-{
-    _cleanup_error_ struct error *error = NULL;
-
-    if (!result)
-        result = json_object();
-    if (call->connection && call->id && send_result(call->connection, call->id, result) == -EMSGSIZE) {
-        error_set(&error, ERROR_LIMIT, EMSGSIZE, "the answer to %s is larger than %u bytes", call->method->name,
-                  LIMIT_RPC_REPLY_BYTES);
-        send_error(call->connection, call->id, RPC_SERVER_ERROR, error, NULL);
-    }
-    json_decref(result);
-    call_free(call);
-}
-
-/* A bad argument is the caller's fault: JSON-RPC has a number of its own for it. */
-static int error_number(const struct error *error)
-{
-    return error_get_code(error) == ERROR_BAD_ARGUMENT ? RPC_INVALID_PARAMS : RPC_SERVER_ERROR;
-}
-
-void rpc_fail_with(struct rpc_call *call, const struct error *error, json_t *data)
-{
-    if (call->connection && call->id) {
-        const struct rpc_server *server = call->connection->server;
-        const char *state = server_state_name(server, server_state(server));
-
-        if (!data)
-            data = json_object();
-        if (state)
-            json_object_set_new(data, "state", json_string(state));
-        if (send_error(call->connection, call->id, error_number(error), error, data) == -EMSGSIZE)
-            send_error(call->connection, call->id, error_number(error), error, NULL);
-    } else {
-        log_debug("%s without a reader for its answer: %s", call->method->name, error_message(error));
-        json_decref(data);
-    }
-    call_free(call);
-}
-
-void rpc_fail(struct rpc_call *call, const struct error *error)
-{
-    rpc_fail_with(call, error, NULL);
-}
-
-const struct rpc_peer *rpc_call_peer(const struct rpc_call *call)
-{
-    return &call->peer;
-}
-
-const char *rpc_call_method(const struct rpc_call *call)
-{
-    return call->method->name;
-}
-
-/* ---- one request ----------------------------------------------------------------------------------------------- */
-
-static const struct rpc_method *find_in(const struct rpc_method *methods, const char *name)
-{
-    for (const struct rpc_method *m = methods; m && m->name; m++)
-        if (streq(m->name, name))
-            return m;
-    return NULL;
-}
-
-static const struct rpc_method *find_method(const struct rpc_server *server, const char *name)
-{
-    const struct rpc_method *method = find_in(server->options.methods, name);
-
-    return method ? method : find_in(builtin_methods, name);
-}
-
-static const char *method_name_at(size_t i, const void *userdata)
-{
-    const struct rpc_method *methods = userdata;
-
-    return methods[i].name;
-}
-
-static const char *nearest_method(const struct rpc_server *server, const char *name)
-{
-    const struct rpc_method *tables[] = {server->options.methods, builtin_methods};
-
-    for (size_t t = 0; t < ELEMENTSOF(tables); t++) {
-        size_t n = 0;
-        int i;
-
-        while (tables[t] && tables[t][n].name)
-            n++;
-        i = nearest_index(name, n, method_name_at, tables[t]);
-        if (i >= 0)
-            return tables[t][i].name;
-    }
-    return NULL;
-}
-
-/* One request or notification, as far as it has been read. */
-struct request {
-    json_t *message; /* owned */
-    json_t *id;      /* borrowed from message; NULL: a notification */
-    const char *method;
-    json_t *params; /* borrowed, or NULL */
-};
-
-static bool is_id(const json_t *id)
-{
-    return json_is_null(id) || json_is_number(id) ||
-           (json_is_string(id) && json_string_length(id) <= LIMIT_RPC_ID_BYTES);
-}
-
-static int check_envelope(struct request *request, struct error **ret_error)
-{
-    static const char *const members[] = {"jsonrpc", "method", "params", "id", NULL};
-    const char *version, *key;
-    json_t *id, *value;
-
-    if (json_is_array(request->message))
-        return error_set(ret_error, ERROR_BAD_DATA, EINVAL,
-                         "batches are not supported: send each request as an object on a line of its own");
-    if (!json_is_object(request->message))
-        return error_set(ret_error, ERROR_BAD_DATA, EINVAL, "a request must be a JSON object");
-    id = json_object_get(request->message, "id");
-    if (id && !is_id(id))
-        return error_set(ret_error, ERROR_BAD_DATA, EINVAL, "id must be a number, null or a string of at most %u bytes",
-                         LIMIT_RPC_ID_BYTES);
-    request->id = id;
-    version = json_string_value(json_object_get(request->message, "jsonrpc"));
-    if (!version || !streq(version, "2.0"))
-        return error_set(ret_error, ERROR_BAD_DATA, EINVAL, "jsonrpc must be \"2.0\"");
-    request->method = json_string_value(json_object_get(request->message, "method"));
-    if (!request->method)
-        return error_set(ret_error, ERROR_BAD_DATA, EINVAL, "method must be a string");
-    request->params = json_object_get(request->message, "params");
-    json_object_foreach (request->message, key, value) {
-        const char *nearest;
-        size_t i = 0;
-
-        while (members[i] && !streq(members[i], key))
-            i++;
-        if (members[i])
-            continue;
-        nearest = nearest_name(key, members);
-        return error_set(ret_error, ERROR_BAD_DATA, EINVAL, "a request has no member \"%.64s\"%s%s%s", key,
-                         nearest ? " (did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?)" : "");
-    }
-    return 0;
-}
-
-static const char *type_name(json_type type)
-{
-    switch ((int)type) {
-    case JSON_OBJECT:
-        return "object";
-    case JSON_ARRAY:
-        return "array";
-    case JSON_STRING:
-        return "string";
-    case JSON_INTEGER:
-        return "integer";
-    case JSON_REAL:
-        return "number";
-    case JSON_TRUE:
-    case JSON_FALSE:
-        return "boolean";
-    case JSON_NULL:
-        return "null";
-    default:
-        return "any";
-    }
-}
-
-static bool has_type(const json_t *value, json_type type)
-{
-    switch ((int)type) {
-    case JSON_TRUE:
-    case JSON_FALSE:
-        return json_is_boolean(value);
-    case JSON_REAL:
-        return json_is_number(value);
-    case (int)RPC_TYPE_ANY:
-        return true;
-    default:
-        return json_typeof(value) == type;
-    }
-}
-
-static const char *param_name_at(size_t i, const void *userdata)
-{
-    const struct rpc_param *params = userdata;
-
-    return params[i].name;
-}
-
-static int check_unknown_params(const struct rpc_method *method, json_t *params, json_t *data, struct error **ret_error)
-{
-    const char *key;
-    json_t *value;
-
-    json_object_foreach (params, key, value) {
-        const struct rpc_param *known = method->params;
-        size_t n = 0;
-        int nearest, r;
-
-        while (known && known[n].name && !streq(known[n].name, key))
-            n++;
-        if (known && known[n].name)
-            continue;
-        nearest = nearest_index(key, n, param_name_at, known);
-        r = error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL, "%s has no parameter \"%.64s\"%s%s%s", method->name, key,
-                      nearest < 0 ? (n == 0 ? " (it takes none)" : "") : " (did you mean \"",
-                      nearest < 0 ? "" : known[nearest].name, nearest < 0 ? "" : "\"?)");
-        json_object_set_new(data, "path", json_sprintf("params.%.64s", key));
-        return r;
-    }
-    return 0;
-}
-
-/* `data` gets the path of what is wrong. */
-static int check_params(const struct rpc_method *method, json_t *params, json_t *data, struct error **ret_error)
-{
-    if (!json_is_object(params)) {
-        json_object_set_new(data, "path", json_string("params"));
-        return error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL,
-                         "the params of %s must be an object (parameters are given by name)", method->name);
-    }
-    for (const struct rpc_param *p = method->params; p && p->name; p++) {
-        const json_t *value = json_object_get(params, p->name);
-        int r = 0;
-
-        if (!value && p->required)
-            r = error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL, "%s needs the parameter \"%s\" (%s: %s)", method->name,
-                          p->name, type_name(p->type), p->what ? p->what : "see Describe");
-        else if (value && !has_type(value, p->type))
-            r = error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL,
-                          "the parameter \"%s\" of %s must be of type %s, not %s", p->name, method->name,
-                          type_name(p->type), type_name(json_typeof(value)));
-        if (r < 0) {
-            json_object_set_new(data, "path", json_sprintf("params.%s", p->name));
-            return r;
-        }
-    }
-    return check_unknown_params(method, params, data, ret_error);
-}
-
-static int check_state(const struct rpc_server *server, const struct rpc_method *method, json_t *data,
-                       struct error **ret_error)
-{
-    _cleanup_(strbuf_done) struct strbuf allowed = {0};
-    unsigned state = server_state(server);
-    const char *name = server_state_name(server, state);
-
-    if (method->states == 0 || (state < 32 && (method->states & (UINT32_C(1) << state))))
-        return 0;
-    for (unsigned i = 0; i < 32; i++)
-        if ((method->states & (UINT32_C(1) << i)) && server_state_name(server, i))
-            strbuf_printf(&allowed, "%s%s", allowed.length > 0 ? ", " : "", server_state_name(server, i));
-    if (name)
-        json_object_set_new(data, "state", json_string(name));
-    return error_set(ret_error, ERROR_WRONG_STATE, EBUSY, "%s is not allowed in the state %s (allowed in: %s)",
-                     method->name, name ? name : "of the VM", strbuf_text(&allowed));
-}
-
-static int call_new(struct rpc_connection *connection, const struct request *request, const struct rpc_method *method,
-                    struct rpc_call **ret)
-{
-    struct rpc_call *call = calloc(1, sizeof(*call));
-
-    if (!call)
-        return -ENOMEM;
-    *call = (struct rpc_call){
-        .connection = connection, .method = method, .peer = connection->peer, .id = json_incref(request->id)};
-    LIST_PREPEND(connection->calls, call, link);
-    connection->n_calls++;
-    *ret = call;
-    return 0;
-}
-
-/* Finds the method and checks everything that is not the handler's. */
-static int check_call(struct rpc_connection *connection, const struct request *request, json_t *params, json_t *data,
-                      const struct rpc_method **ret_method, int *ret_number, struct error **ret_error)
-{
-    const struct rpc_server *server = connection->server;
-    const struct rpc_method *method = find_method(server, request->method);
-    int r;
-
-    if (!method) {
-        const char *nearest = nearest_method(server, request->method);
-
-        *ret_number = RPC_METHOD_NOT_FOUND;
-        return error_set(ret_error, ERROR_NOT_SUPPORTED, ENOTSUP, "there is no method \"%.64s\"%s%s%s", request->method,
-                         nearest ? " (did you mean \"" : " (Describe lists them)", nearest ? nearest : "",
-                         nearest ? "\"?)" : "");
-    }
-    *ret_number = RPC_INVALID_PARAMS;
-    r = check_params(method, params, data, ret_error);
-    if (r < 0)
-        return r;
-    *ret_number = RPC_SERVER_ERROR;
-    r = check_state(server, method, data, ret_error);
-    if (r < 0)
-        return r;
-    if (connection->n_calls >= LIMIT_RPC_PENDING)
-        return error_set(ret_error, ERROR_LIMIT, EMFILE,
-                         "%u calls of this client still wait for their answers (limit %u)", connection->n_calls,
-                         LIMIT_RPC_PENDING);
-    *ret_method = method;
-    return 0;
-}
-
-static void dispatch(struct rpc_connection *connection, const struct request *request)
-{
-    _cleanup_error_ struct error *error = NULL;
-    json_t *params = request->params ? json_incref(request->params) : json_object();
-    json_t *data = json_object();
-    const struct rpc_method *method = NULL;
-    struct rpc_call *call = NULL;
-    int number = RPC_SERVER_ERROR, r;
-
-    r = check_call(connection, request, params, data, &method, &number, &error);
-    if (r == 0 && call_new(connection, request, method, &call) < 0)
-        r = error_oom(&error);
-    if (r == 0)
-        method->handler(call, params, connection->server->options.userdata);
-    else if (request->id)
-        send_error(connection, request->id, number, error, json_incref(data));
-    else
-        log_debug("notification refused: %s", error_message(error));
-    json_decref(data);
-    json_decref(params);
-}
-
-static void handle_line(struct rpc_connection *connection, const char *line, size_t length)
-{
-    _cleanup_error_ struct error *error = NULL;
-    struct request request = {0};
-    int r;
-
-    r = rpc_parse(line, length, &request.message, &error);
-    if (r < 0) {
-        send_error(connection, NULL, RPC_PARSE_ERROR, error, NULL);
-        return;
-    }
-    r = check_envelope(&request, &error);
-    if (r < 0)
-        send_error(connection, request.id, RPC_INVALID_REQUEST, error, NULL);
-    else
-        dispatch(connection, &request);
-    json_decref(request.message);
 }
 
 /* ---- serving a connection -------------------------------------------------------------------------------------- */
@@ -623,7 +174,7 @@ static void connection_drop(struct rpc_connection *connection, int number, const
 {
     complain(connection->server, &connection->peer, error);
     connection->is_dropping = true;
-    send_error(connection, NULL, number, error, NULL);
+    rpc_connection_send_error(connection, NULL, number, error, NULL);
 }
 
 static int on_line_timeout(sd_event_source *source, uint64_t usec, void *userdata)
@@ -640,8 +191,7 @@ static int on_line_timeout(sd_event_source *source, uint64_t usec, void *userdat
     return 0;
 }
 
-/* Sets what is waited for next: more requests, room in the socket, the end of a line, or nothing. */
-static void connection_update(struct rpc_connection *connection)
+void rpc_connection_update(struct rpc_connection *connection)
 {
     bool has_output = rpc_output_pending(&connection->output) > 0, wants_input;
     struct rpc_server *server = connection->server;
@@ -692,11 +242,11 @@ static void connection_serve(struct rpc_connection *connection)
         if (r < 0) {
             error_set(&error, ERROR_LIMIT, EMSGSIZE, "the request is larger than %u bytes", LIMIT_RPC_REQUEST_BYTES);
             complain(connection->server, &connection->peer, error);
-            send_error(connection, NULL, RPC_INVALID_REQUEST, error, NULL);
+            rpc_connection_send_error(connection, NULL, RPC_INVALID_REQUEST, error, NULL);
             continue;
         }
         had_line = true;
-        handle_line(connection, line, length);
+        rpc_request_handle(connection, line, length);
     }
     connection->is_serving = false;
     connection->is_paused = is_throttled(connection);
@@ -710,11 +260,11 @@ static void connection_serve(struct rpc_connection *connection)
 
         error_set(&error, ERROR_BAD_DATA, EINVAL, "the last request has no line feed at its end");
         rpc_input_done(&connection->input);
-        send_error(connection, NULL, RPC_PARSE_ERROR, error, NULL);
+        rpc_connection_send_error(connection, NULL, RPC_PARSE_ERROR, error, NULL);
         if (!connection->server || connection->is_broken)
             return;
     }
-    connection_update(connection);
+    rpc_connection_update(connection);
 }
 
 static void connection_read(struct rpc_connection *connection)
@@ -785,7 +335,7 @@ static int connection_new(struct rpc_server *server, int *fd, const struct rpc_p
 static void refuse(struct rpc_server *server, int fd, const struct rpc_peer *peer, const struct error *error)
 {
     struct rpc_output output = {0};
-    json_t *message = message_new(json_null());
+    json_t *message = rpc_message_new(json_null());
 
     complain(server, peer, error);
     json_object_set_new(message, "error", rpc_error_to_json(RPC_SERVER_ERROR, error, NULL));
@@ -892,7 +442,7 @@ static void connection_end(struct rpc_connection *connection, const struct error
     /* the calls stay with whoever works on them; only their client is answered here */
     for (struct rpc_call *call = connection->calls.first; call && !connection->is_broken; call = call->link.next)
         if (call->id)
-            send_error(connection, call->id, RPC_SERVER_ERROR, error, NULL);
+            rpc_connection_send_error(connection, call->id, RPC_SERVER_ERROR, error, NULL);
     connection_flush(connection);
     connection_close(connection);
 }
@@ -941,101 +491,4 @@ int rpc_server_rename(struct rpc_server *server, const char *new_path, struct er
     free(server->path);
     server->path = TAKE_PTR(path);
     return 0;
-}
-
-/* ---- streams --------------------------------------------------------------------------------------------------- */
-
-int rpc_stream_new(struct rpc_call *call, void (*closed)(struct rpc_stream *stream, void *userdata), void *userdata,
-                   struct rpc_stream **ret)
-{
-    struct rpc_stream *stream;
-
-    if (!call->connection)
-        return -ENOTCONN;
-    stream = calloc(1, sizeof(*stream));
-    if (!stream)
-        return -ENOMEM;
-    *stream = (struct rpc_stream){.connection = call->connection, .closed = closed, .userdata = userdata};
-    LIST_PREPEND(call->connection->streams, stream, link);
-    *ret = stream;
-    return 0;
-}
-
-int rpc_stream_send(struct rpc_stream *stream, const char *method, json_t *params)
-{
-    json_t *message;
-    int r;
-
-    if (!stream->connection) {
-        json_decref(params);
-        return -ENOTCONN;
-    }
-    message = message_new(NULL);
-    json_object_set_new(message, "method", json_string(method));
-    json_object_set_new(message, "params", params);
-    r = connection_send(stream->connection, message);
-    json_decref(message);
-    return r;
-}
-
-void rpc_stream_free(struct rpc_stream *stream)
-{
-    struct rpc_connection *connection;
-
-    if (!stream)
-        return;
-    connection = stream->connection;
-    if (connection) {
-        LIST_REMOVE(connection->streams, stream, link);
-        if (connection->server && !connection->is_broken)
-            connection_update(connection);
-    }
-    free(stream);
-}
-
-/* ---- built-in methods ------------------------------------------------------------------------------------------ */
-
-static void handle_ping(struct rpc_call *call, json_t *params, void *userdata)
-{
-    rpc_reply(call, NULL);
-}
-
-static json_t *describe_params(const struct rpc_param *params)
-{
-    json_t *list = json_array();
-
-    for (const struct rpc_param *p = params; p && p->name; p++)
-        json_array_append_new(list, json_pack("{s:s, s:s, s:b, s:s}", "name", p->name, "type", type_name(p->type),
-                                              "required", p->required ? 1 : 0, "what", p->what ? p->what : ""));
-    return list;
-}
-
-static json_t *describe_states(const struct rpc_server *server, uint32_t states)
-{
-    json_t *list = json_array();
-
-    for (unsigned i = 0; i < 32; i++)
-        if ((states == 0 || (states & (UINT32_C(1) << i))) && server_state_name(server, i))
-            json_array_append_new(list, json_string(server_state_name(server, i)));
-    return list;
-}
-
-static void handle_describe(struct rpc_call *call, json_t *params, void *userdata)
-{
-    const struct rpc_server *server = call->connection->server;
-    const struct rpc_method *tables[] = {server->options.methods, builtin_methods};
-    const char *state = server_state_name(server, server_state(server));
-    json_t *methods = json_array(), *codes = json_array();
-
-    for (size_t t = 0; t < ELEMENTSOF(tables); t++)
-        for (const struct rpc_method *m = tables[t]; m && m->name; m++)
-            json_array_append_new(methods, json_pack("{s:s, s:s, s:o, s:o}", "name", m->name, "what",
-                                                     m->what ? m->what : "", "params", describe_params(m->params),
-                                                     "states", describe_states(server, m->states)));
-    for (int c = 0; c < ERROR_CODE_COUNT; c++)
-        json_array_append_new(codes, json_string(error_code_name((enum error_code)c)));
-    rpc_reply(call, json_pack("{s:o, s:o, s:s?, s:{s:I, s:I, s:I, s:I, s:I}}", "methods", methods, "errors", codes,
-                              "state", state, "limits", "requestBytes", (json_int_t)LIMIT_RPC_REQUEST_BYTES,
-                              "replyBytes", (json_int_t)LIMIT_RPC_REPLY_BYTES, "nesting", (json_int_t)LIMIT_RPC_NESTING,
-                              "clients", (json_int_t)LIMIT_RPC_CLIENTS, "pendingCalls", (json_int_t)LIMIT_RPC_PENDING));
 }
