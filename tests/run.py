@@ -8,6 +8,7 @@ with a file `suite.ini` can say more:
 
     [suite]
     slow = true       ; not part of `./dev test`: it is run when named, and by .ci/run
+    ci = false        ; nor of .ci/run: it is run only when named (takes too long, or does not hold yet)
     serial = true     ; its tests must not run two at a time
     timeout = 600     ; seconds for one test (default 180)
     report = NAME     ; a file that its tests write into build/test-logs, printed at the end
@@ -156,6 +157,7 @@ def settings(name):
     section = parser["suite"] if parser.has_section("suite") else {}
     return {
         "slow": section.get("slow", "false") == "true",
+        "ci": section.get("ci", "true") == "true",
         "serial": section.get("serial", "false") == "true",
         "timeout": int(section.get("timeout", "180")),
         "report": section.get("report"),
@@ -214,6 +216,10 @@ def judge_skips(outcome):
     outcome.skipped = kept
 
 
+def kind_of(chosen):
+    return "" if not chosen["slow"] else "  (slow)" if chosen["ci"] else "  (by name only)"
+
+
 def find_suites():
     found = set(MESON_SUITES)
     for folder in (TOP / "tests").iterdir():
@@ -232,7 +238,7 @@ def main():
     options = parser.parse_args()
     if options.list:
         for name in suites:
-            print(name + ("  (slow)" if name not in MESON_SUITES and settings(name)["slow"] else ""))
+            print(name + ("" if name in MESON_SUITES else kind_of(settings(name))))
         return 0
     unknown = [name for name in options.suite if name not in suites]
     if unknown:

@@ -39,6 +39,9 @@
 #define LIMIT_QEMU_STDERR_BYTES  (16U * 1024) /* the end of what QEMU wrote is kept for error texts */
 #define LIMIT_CHILD_OUTPUT_BYTES (1024U * 1024)
 
+/* Set by the monitor in the environment of a launcher that it starts in the place of one that was killed. */
+#define RESTARTED_VARIABLE "VMLET_RESTARTED"
+
 /* Waiting for QEMU. All are multiplied by TCG_TIMEOUT_FACTOR where the guest is emulated. */
 #define TIMEOUT_QMP_GREETING_USEC (30 * USEC_PER_SEC)
 #define TIMEOUT_QMP_QUICK_USEC    (10 * USEC_PER_SEC) /* answers from memory: query-*, device properties */

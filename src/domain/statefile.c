@@ -111,6 +111,7 @@ static int check(struct domain_state_file *s, const char *path, struct error **r
         return error_set(ret_error, ERROR_NOT_FOUND, ESTALE, "%s is of another boot", path);
     s->pid = (pid_t)number(s->json, "pid");
     s->start_ticks = number(s->json, "startTime");
+    s->is_gone = s->pid <= 0 || process_start_time(s->pid, &ticks) < 0 || ticks != s->start_ticks;
     if (s->pid <= 0 || process_start_time(s->pid, &ticks) < 0)
         return error_set(ret_error, ERROR_NOT_FOUND, ESTALE, "QEMU (pid %d) of %s is gone", (int)s->pid, path);
     if (ticks != s->start_ticks)
@@ -137,7 +138,7 @@ int domain_state_read(const char *dir, struct domain_state_file *ret, struct err
     if (!json_is_object(s.json))
         return error_set(ret_error, ERROR_BAD_DATA, EBADMSG, "%s is no JSON object", path);
     r = check(&s, path, ret_error);
-    if (r < 0)
+    if (r < 0 && !s.is_gone)
         return r;
     s.manifest = text_of(s.json, "manifest");
     s.uuid = text_of(s.json, "uuid");
@@ -154,7 +155,7 @@ int domain_state_read(const char *dir, struct domain_state_file *ret, struct err
     s.reason = domain_reason_from_name(text_of(s.json, "reason"));
     *ret = s;
     s.json = NULL;
-    return 0;
+    return r;
 }
 
 void domain_state_done(struct domain_state_file *state)

@@ -12,6 +12,7 @@
 
 struct domain_state_file {
     json_t *json; /* the whole; the strings below are borrowed from it */
+    bool is_gone; /* QEMU ended in this boot: -ESTALE, and the rest says how it stood */
     pid_t pid;
     uint64_t start_ticks;
     const char *manifest; /* the applied spec, YAML or JSON text */

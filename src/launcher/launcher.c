@@ -371,6 +371,19 @@ static int adopt(struct launcher *l, const struct domain_state_file *state, stru
     return r;
 }
 
+/* The monitor started us because the former launcher was killed while QEMU ran, and QEMU has ended meanwhile: nobody
+ * will ask for this VM again. What the state file says last is how it ended. */
+static void end_unseen(struct launcher *l, const struct domain_state_file *state)
+{
+    bool in_order = state->state == DOMAIN_SHUTTING_DOWN || state->stop_asked_wall;
+
+    log_message(in_order ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR, __FILE__, __LINE__, NULL,
+                "the VM in %s ended while there was no launcher; it was %s (%s)", l->dir,
+                domain_state_name(state->state), domain_reason_name(state->reason));
+    remove_stale(l->dir);
+    finish(l, in_order ? EXIT_OK : EXIT_FAILED);
+}
+
 /* One directory below the private one: is it of a VM that runs? */
 static int try_dir(struct launcher *l, const char *name, struct error **ret_error)
 {
@@ -393,6 +406,10 @@ static int try_dir(struct launcher *l, const char *name, struct error **ret_erro
     }
     if (r != -ENOENT)
         log_info("nothing to take over: %s", error_message(e));
+    if (state.is_gone && getenv(RESTARTED_VARIABLE)) {
+        end_unseen(l, &state);
+        return 1;
+    }
     r = domain_end_orphan(l->dir, ret_error);
     if (r < 0)
         return r;

@@ -376,6 +376,7 @@ static int deadline_passed(struct monitor *m, struct error **ret_error)
     case PHASE_BACKOFF:
         /* known only while it is down; the next end looks again */
         guests_done(&m->guests);
+        setenv(RESTARTED_VARIABLE, "1", 1);
         return start_launcher(m, ret_error);
     case PHASE_GUEST_TERM:
         log_warning("QEMU (pid %d) did not end within %llu s of SIGTERM: SIGKILL", (int)m->guests.list[0].pid,
