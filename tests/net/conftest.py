@@ -125,10 +125,14 @@ class Lab:
         directory.chmod(0o755)
         self.tag = f"vmlet-{secrets.token_hex(3)}"
         self.namespaces, self.processes = [], []
-        self.node, self.pod, self.peer = (self.namespace(n) for n in ("node", "pod", "peer"))
-        self.make_node()
-        self.plug(self.pod, "eth0", POD_MAC, "10.244.1.5/24", "fd00:244::5/64")
-        self.plug(self.peer, "eth0", "ca:5f:48:41:7d:66", "10.244.1.6/24", "fd00:244::6/64")
+        try:
+            self.node, self.pod, self.peer = (self.namespace(n) for n in ("node", "pod", "peer"))
+            self.make_node()
+            self.plug(self.pod, "eth0", POD_MAC, "10.244.1.5/24", "fd00:244::5/64")
+            self.plug(self.peer, "eth0", "ca:5f:48:41:7d:66", "10.244.1.6/24", "fd00:244::6/64")
+        except BaseException:
+            self.close()
+            raise
 
     def namespace(self, name):
         made = Namespace(f"{self.tag}-{name}")
