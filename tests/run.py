@@ -86,8 +86,11 @@ def in_a_real_root(argv):
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     if os.geteuid() != 0 or any(line.split()[4] == "/" for line in mounts):
         return argv
-    script = 'd=$(mktemp -d); mount --rbind / "$d"; exec chroot "$d" sh -c \'cd "$0" && exec "$@"\' "$0" "$@"'
-    return ["unshare", "--mount", "--propagation", "slave", "sh", "-ec", script, str(TOP), *argv]
+    script = (
+        'd=$(mktemp -d); mount --rbind / "$d"; mount --make-rslave "$d"; trap \'umount -l "$d"; rmdir "$d"\' EXIT; '
+        'chroot "$d" sh -c \'cd "$0" && exec "$@"\' "$0" "$@"'
+    )
+    return ["unshare", "--mount", "--propagation", "unchanged", "sh", "-c", script, str(TOP), *argv]
 
 
 def run(argv, log, env=None):

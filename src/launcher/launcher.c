@@ -502,7 +502,7 @@ int launcher_new(sd_event *event, const struct launcher_options *options, struct
     CRASH_POINT("serve-listening");
     r = adopt_if_any(l, ret_error);
     CRASH_POINT("serve-adopted");
-    if (r >= 0)
+    if (r >= 0 && !l->ended) /* a pod whose VM has ended is not ready for another */
         r = rpc_server_rename(control_get_server(l->control), l->socket, ret_error);
     CRASH_POINT("serve-renamed");
     if (r < 0)
