@@ -2,6 +2,7 @@
 """virt-launcher in a pod's namespace that netsetup prepared: uid 107, no capability but NET_BIND_SERVICE, a real guest."""
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -47,9 +48,10 @@ def test_launcher_gives_the_guest_its_address(lab, binding):
         path.mkdir(exist_ok=True)
         os.chown(path, 107, 107)
     log = lab.directory / "launcher.log"
+    launcher = shutil.copy2(LAUNCHER, lab.directory)  # the build may be below a folder that 107 cannot enter
     process = lab.pod.popen(
         *lab.with_tun(), *UNPRIVILEGED, "env", f"STANDALONE_VMI={manifest.read_text()}", "VMLET_CACHE_DIR=/nonexistent",
-        LAUNCHER, "--name", "testvm", "--allow-emulation", "--run-as-nonroot",
+        launcher, "--name", "testvm", "--allow-emulation", "--run-as-nonroot",
         "--kubevirt-share-dir", dirs["share"], "--private-dir", lab.cache, "--ephemeral-disk-dir", dirs["eph"],
         "--container-disk-dir", dirs["cd"], "--hotplug-disk-dir", dirs["hp"], "--empty-disk-dir", dirs["ed"],
         stdout=subprocess.DEVNULL, stderr=open(log, "w"),
