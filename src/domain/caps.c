@@ -292,6 +292,14 @@ static int probe(const char *path, const struct identity *id, json_t **ret, stru
     return 0;
 }
 
+static int find_and_identify(const char *binary, enum machine_arch arch, char **ret_path, struct identity *ret_id,
+                             struct error **ret_error)
+{
+    int r = qemu_find_binary(binary, arch, ret_path, ret_error);
+
+    return r < 0 ? r : identify(*ret_path, ret_id, ret_error);
+}
+
 int qemu_caps_load(const char *binary, enum machine_arch arch, struct qemu_caps **ret, struct error **ret_error)
 {
     _cleanup_free_ char *path = NULL;
@@ -299,10 +307,7 @@ int qemu_caps_load(const char *binary, enum machine_arch arch, struct qemu_caps 
     json_t *content;
     int r;
 
-    r = qemu_find_binary(binary, arch, &path, ret_error);
-    if (r < 0)
-        return r;
-    r = identify(path, &id, ret_error);
+    r = find_and_identify(binary, arch, &path, &id, ret_error);
     if (r < 0)
         return r;
     content = cache_read(id.file, is_for, id.key);
@@ -327,10 +332,7 @@ int qemu_caps_write_cache(const char *binary, enum machine_arch arch, const char
     json_t *content;
     int r;
 
-    r = qemu_find_binary(binary, arch, &path, ret_error);
-    if (r < 0)
-        return r;
-    r = identify(path, &id, ret_error);
+    r = find_and_identify(binary, arch, &path, &id, ret_error);
     if (r < 0)
         return r;
     r = probe(path, &id, &content, ret_error);
