@@ -22,9 +22,33 @@ static const struct qmp_read_only_rule rules[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+/* guest-exec-status is not here: asking takes the program's output away from who started it. */
+static const struct qmp_read_only_rule agent_rules[] = {
+    {"guest-get-*", NULL, NULL, NULL, "asks for the guest's state"},
+    {"guest-network-get-*", NULL, NULL, NULL, "interfaces and routes"},
+    {"guest-ssh-get-authorized-keys", NULL, NULL, NULL, "public keys of a user"},
+    {"guest-fsfreeze-status", NULL, NULL, NULL, "are the file systems frozen?"},
+    {"guest-info", NULL, NULL, NULL, "the agent's version and commands"},
+    {"guest-ping", NULL, NULL, NULL, "does it answer?"},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 const struct qmp_read_only_rule *qmp_read_only_rules(void)
 {
     return rules;
+}
+
+const struct qmp_read_only_rule *qga_read_only_rules(void)
+{
+    return agent_rules;
+}
+
+bool qga_command_is_read_only(const char *command)
+{
+    for (const struct qmp_read_only_rule *r = agent_rules; r->pattern; r++)
+        if (fnmatch(r->pattern, command, 0) == 0)
+            return true;
+    return false;
 }
 
 static bool matches_any(const char *patterns, const char *value)

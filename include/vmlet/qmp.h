@@ -147,6 +147,10 @@ const struct qmp_read_only_rule *qmp_read_only_rules(void);
 /* Looks, and changes nothing in the VM. arguments may be NULL. */
 bool qmp_command_is_read_only(const char *command, const json_t *arguments);
 
+/* The same for commands of the guest agent. */
+const struct qmp_read_only_rule *qga_read_only_rules(void);
+bool qga_command_is_read_only(const char *command);
+
 /* ---- schema ------------------------------------------------------------------------------------------------------ */
 
 /*

@@ -320,6 +320,42 @@ static void handle_qmp(struct rpc_call *call, json_t *params, void *userdata)
                                        : -ENOTCONN);
 }
 
+/* The same door to the guest agent. */
+static void on_agent_reply(struct qga_client *agent, json_t *result, const struct error *error, void *userdata)
+{
+    struct rpc_call *call = userdata;
+
+    if (error)
+        rpc_fail(call, error);
+    else
+        rpc_reply(call, json_pack("{s:O}", "return", result));
+}
+
+static void handle_agent_command(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct control *c = userdata;
+    const char *command = json_string_value(json_object_get(params, "command"));
+    json_t *arguments = json_object_get(params, "arguments");
+    const struct rpc_peer *peer = rpc_call_peer(call);
+    _cleanup_error_ struct error *e = NULL;
+
+    if (!c->allow_qmp_writes && !qga_command_is_read_only(command)) {
+        log_warning("refused agent command %s from pid %d, uid %u: read-only", command, (int)peer->pid,
+                    (unsigned)peer->uid);
+        error_set(&e, ERROR_NOT_ALLOWED, EPERM, "%s may change the guest, and this server is read-only", command);
+        error_set_remedy(e, "start the launcher with writes allowed, or use the method made for it (see Describe)");
+        rpc_fail(call, e);
+    } else if (!c->domain->agent_connected) {
+        error_set(&e, ERROR_AGENT_NOT_CONNECTED, ENOTCONN, "%s: the guest agent is not connected", command);
+        error_set_remedy(e, "install and start qemu-guest-agent in the guest, or wait until it is up");
+        rpc_fail(call, e);
+    } else {
+        log_info("agent command %s from pid %d, uid %u", command, (int)peer->pid, (unsigned)peer->uid);
+        control_begun(call, qga_client_call(c->domain->agent, command, arguments ? json_incref(arguments) : NULL,
+                                            timeout_of(params), on_agent_reply, call));
+    }
+}
+
 /* ---- GetScreenshot ------------------------------------------------------------------------------------------------
  */
 
@@ -459,6 +495,12 @@ static const struct rpc_param qmp_params[] = {
     {"arguments", JSON_OBJECT, false, "its arguments"},
     {0},
 };
+static const struct rpc_param agent_command_params[] = {
+    {"command", JSON_STRING, true, "command of the guest agent"},
+    {"arguments", JSON_OBJECT, false, "its arguments"},
+    {"timeoutSeconds", JSON_INTEGER, false, "0: the default"},
+    {0},
+};
 static const struct rpc_param dump_params[] = {
     {"vmi", JSON_OBJECT, false, "the VirtualMachineInstance"},
     {"dumpPath", JSON_STRING, true, "the file to write, an absolute path in the pod"},
@@ -501,6 +543,8 @@ static const struct rpc_method methods[] = {
     {"GuestPing", "does the guest agent answer?", RUNS, ping_params, handle_guest_ping},
     {"Qmp", "one QMP command; read-only unless the server allows writes; logged with the caller", MONITORED, qmp_params,
      handle_qmp},
+    {"AgentCommand", "one command of the guest agent; the same rules", RUNS, agent_command_params,
+     handle_agent_command},
     {"GetDomainStats", "what the VM uses, as KubeVirt's DomainStats; kept for a few seconds", STATES_ALIVE, NULL,
      handle_domain_stats},
     {"GetMetrics", "the same as Prometheus text", STATES_ALIVE, NULL, handle_metrics},

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/strbuf.h"
 #include "domain/timeline.h"
+#include "json/text.h"
 
 struct event_subscription {
     struct event_log *log; /* NULL after the log is gone */
@@ -79,7 +80,7 @@ static int rewrite_file(struct event_log *log)
 
     for (uint64_t n = log->oldest; n < log->next; n++) {
         json_t *event = log->ring[n % LIMIT_EVENT_RING];
-        _cleanup_free_ char *line = event ? json_dumps(event, JSON_COMPACT) : NULL;
+        _cleanup_free_ char *line = json_text_dump(event, JSON_TEXT_COMPACT);
 
         if (line)
             strbuf_printf(&text, "%s\n", line);
@@ -112,7 +113,7 @@ static void keep(struct event_log *log, json_t *event)
 
 static void write_line(struct event_log *log, json_t *event)
 {
-    _cleanup_free_ char *line = event && log->file >= 0 ? json_dumps(event, JSON_COMPACT) : NULL;
+    _cleanup_free_ char *line = log->file >= 0 ? json_text_dump(event, JSON_TEXT_COMPACT) : NULL;
     struct iovec parts[2];
     ssize_t n;
 
@@ -186,9 +187,11 @@ uint64_t event_log_oldest(const struct event_log *log)
 
 static void load_line(struct event_log *log, const char *line, size_t length)
 {
-    json_t *event = json_loadb(line, length, 0, NULL);
-    json_int_t number = json_integer_value(json_object_get(event, "seq"));
+    json_t *event = NULL;
+    json_int_t number;
 
+    (void)json_text_parse(line, length, true, &event, NULL);
+    number = json_integer_value(json_object_get(event, "seq"));
     if (number < (json_int_t)log->next || number > EVENT_NUMBER_MAX) { /* cut off, or not ours */
         json_decref(event);
         return;

@@ -16,6 +16,7 @@
 #include "domain/orphan.h"
 #include "domain/prepare.h"
 #include "domain/statefile.h"
+#include "json/text.h"
 
 #define WAITING_MAX 32U /* Sync calls that wait for the VM to run */
 
@@ -288,7 +289,7 @@ static void on_sync(struct rpc_call *call, json_t *params, void *userdata)
         sync_existing(l, call);
         return;
     }
-    text = json_dumps(json_object_get(params, "vmi"), JSON_COMPACT);
+    text = json_text_dump(json_object_get(params, "vmi"), JSON_TEXT_COMPACT);
     if (!text)
         error_oom(&e);
     else

@@ -6,6 +6,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/nearest.h"
+#include "json/text.h"
 
 /* ---- calls ----------------------------------------------------------------------------------------------------- */
 
@@ -141,7 +142,7 @@ struct request {
 
 static bool is_id(const json_t *id)
 {
-    return json_is_null(id) || json_is_number(id) ||
+    return json_is_null(id) || json_is_number(id) || json_text_big_number(id) ||
            (json_is_string(id) && json_string_length(id) <= LIMIT_RPC_ID_BYTES);
 }
 
@@ -217,7 +218,7 @@ static bool has_type(const json_t *value, json_type type)
     case (int)RPC_TYPE_ANY:
         return true;
     default:
-        return json_typeof(value) == type;
+        return json_typeof(value) == type && !json_text_big_number(value);
     }
 }
 
@@ -270,7 +271,8 @@ static int check_params(const struct rpc_method *method, json_t *params, json_t 
         else if (value && !has_type(value, p->type))
             r = error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL,
                           "the parameter \"%s\" of %s must be of type %s, not %s", p->name, method->name,
-                          rpc_type_name(p->type), rpc_type_name(json_typeof(value)));
+                          rpc_type_name(p->type),
+                          json_text_big_number(value) ? "integer" : rpc_type_name(json_typeof(value)));
         if (r < 0) {
             json_object_set_new(data, "path", json_sprintf("params.%s", p->name));
             return r;

@@ -6,10 +6,10 @@
 
 #include "base/limits.h"
 #include "base/utf8.h"
+#include "json/text.h"
 
-#define READ_BYTES       (64U * 1024)
-#define KEEP_BYTES       (16U * 1024) /* a buffer larger than this is given back when it has run empty */
-#define JSON_LOAD_STRICT (JSON_REJECT_DUPLICATES | JSON_DECODE_ANY)
+#define READ_BYTES (64U * 1024)
+#define KEEP_BYTES (16U * 1024) /* a buffer larger than this is given back when it has run empty */
 
 /* ---- lines in -------------------------------------------------------------------------------------------------- */
 
@@ -96,44 +96,14 @@ void rpc_input_done(struct rpc_input *input)
     input->start = input->scanned = 0;
 }
 
-bool rpc_nesting_within(const char *text, size_t length, unsigned max)
-{
-    unsigned depth = 0;
-    bool in_string = false;
-
-    for (size_t i = 0; i < length; i++) {
-        char c = text[i];
-
-        if (in_string) {
-            if (c == '\\')
-                i++;
-            else if (c == '"')
-                in_string = false;
-        } else if (c == '"') {
-            in_string = true;
-        } else if (c == '{' || c == '[') {
-            if (++depth > max)
-                return false;
-        } else if ((c == '}' || c == ']') && depth > 0) {
-            depth--;
-        }
-    }
-    return true;
-}
-
 int rpc_parse(const char *line, size_t length, json_t **ret, struct error **ret_error)
 {
-    json_error_t json_error;
-    json_t *value;
+    int r;
 
-    if (!rpc_nesting_within(line, length, LIMIT_RPC_NESTING))
+    if (!json_text_nests_within(line, length, LIMIT_RPC_NESTING))
         return error_set(ret_error, ERROR_LIMIT, EBADMSG, "the message nests deeper than %u levels", LIMIT_RPC_NESTING);
-    value = json_loadb(line, length, JSON_LOAD_STRICT, &json_error);
-    if (!value)
-        return error_set(ret_error, ERROR_BAD_DATA, EBADMSG, "the message is not valid JSON: byte %d: %s",
-                         json_error.position, json_error.text);
-    *ret = value;
-    return 0;
+    r = json_text_parse(line, length, true, ret, ret_error);
+    return r < 0 ? error_wrap(ret_error, r, "the message") : 0;
 }
 
 /* ---- lines out ------------------------------------------------------------------------------------------------- */
@@ -143,41 +113,20 @@ size_t rpc_output_pending(const struct rpc_output *output)
     return output->buffer.length - output->start;
 }
 
-struct sink {
-    struct strbuf *buffer;
-    size_t limit; /* the buffer's length that must not be passed */
-};
-
-static int sink_add(const char *data, size_t length, void *userdata)
-{
-    struct sink *sink = userdata;
-
-    if (length > sink->limit - sink->buffer->length)
-        return -1;
-    strbuf_add(sink->buffer, data, length);
-    return sink->buffer->failed ? -1 : 0;
-}
-
 int rpc_output_add(struct rpc_output *output, const json_t *message, size_t max_bytes)
 {
     struct strbuf *buffer = &output->buffer;
-    size_t before;
-    struct sink sink;
+    int r;
 
     if (output->start == buffer->length) {
         strbuf_clear(buffer);
         output->start = 0;
     }
-    before = buffer->length;
-    sink = (struct sink){.buffer = buffer, .limit = before + max_bytes};
     if (!message)
         return -ENOMEM;
-    if (json_dump_callback(message, sink_add, &sink, JSON_COMPACT) < 0 && !buffer->failed) {
-        buffer->length = before;
-        if (buffer->data)
-            buffer->data[before] = '\0';
-        return -EMSGSIZE;
-    }
+    r = json_text_write(buffer, message, JSON_TEXT_COMPACT, buffer->length + max_bytes);
+    if (r < 0)
+        return r;
     strbuf_add(buffer, "\n", 1);
     return buffer->failed ? -ENOMEM : 0;
 }

@@ -35,8 +35,6 @@ int rpc_input_next(struct rpc_input *input, char **ret_line, size_t *ret_length)
 bool rpc_input_is_partial(const struct rpc_input *input);
 void rpc_input_done(struct rpc_input *input);
 
-/* Brackets outside of strings open at most `max` deep. Cheap, and before the parser: its recursion is not tried. */
-bool rpc_nesting_within(const char *text, size_t length, unsigned max);
 /* One JSON value from a line. -EBADMSG (ERROR_BAD_DATA) for syntax, duplicate names, nesting over LIMIT_RPC_NESTING. */
 int rpc_parse(const char *line, size_t length, json_t **ret, struct error **ret_error);
 

@@ -10,6 +10,7 @@
 #include "base/limits.h"
 #include "base/strbuf.h"
 #include "rpc/server.h"
+#include "json/text.h"
 
 #define PIECE_BYTES 143U /* no divisor of any buffer's size */
 
@@ -78,8 +79,11 @@ static void start_server(void)
 
 static void check_line(const char *line, size_t length)
 {
-    json_t *message = json_loadb(line, length, JSON_REJECT_DUPLICATES, NULL);
-    bool answer =
+    json_t *message = NULL;
+    bool answer;
+
+    (void)json_text_parse(line, length, true, &message, NULL);
+    answer =
         json_object_get(message, "id") && !json_object_get(message, "result") != !json_object_get(message, "error");
 
     if (!answer && !json_object_get(message, "method"))

@@ -121,6 +121,19 @@ def test_qmp_is_read_only(pod):
     assert "QMP query-status from pid" in pod.text()
 
 
+def test_agent_commands_are_read_only(pod):
+    client = pod.boot()
+    pod.wait_agent(client)
+    assert client.ok("AgentCommand", command="guest-get-osinfo")["return"]["kernel-release"]
+    answer = client.call("AgentCommand", command="guest-shutdown", arguments={"mode": "halt"})
+    assert answer["error"]["data"]["code"] == "NotAllowed"
+    answer = client.call("AgentCommand", command="guest-get-nonsense")
+    assert answer["error"]["data"]["code"] == "AgentError"
+    assert client.ok("GetDomain")["domain"]["Status"]["Status"] == "Running"
+    assert "agent command guest-get-osinfo from pid" in pod.text()
+    assert "refused agent command guest-shutdown from pid" in pod.text()
+
+
 def test_console_socket_is_multiplexed_and_private(pod):
     client = pod.boot()
     path = client.ok("GetDomain")["vmlet"]["sockets"]["console"]

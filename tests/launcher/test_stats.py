@@ -14,7 +14,7 @@ GetDomainStats GetDomainDirtyRateStats GetGuestInfo GetUsers GetFilesystems GetQ
 VirtualMachineMemoryDump GetSEVInfo GetLaunchMeasurement InjectLaunchSecret GetScreenshot BackupVirtualMachine
 RedefineCheckpoint GetVMStats
 """.split()
-OURS = ["Subscribe", "GetTimeline", "Qmp", "Describe", "GetMetrics"]
+OURS = ["Subscribe", "GetTimeline", "Qmp", "AgentCommand", "Describe", "GetMetrics"]
 
 
 def disk_vmi(**more):

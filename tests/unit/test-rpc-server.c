@@ -365,7 +365,10 @@ static void test_bad_requests(void **state)
         {"\n", -32700, "BadData", "not valid JSON"},
         {"{\"jsonrpc\":\"2.0\",\"id\":1,\"id\":2,\"method\":\"Ping\"}\n", -32700, "BadData", "duplicate"},
         {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\"}\n", -32700, "BadData", "decode byte 0xff"},
-        {"{\"jsonrpc\":\"2.0\",\"id\":99999999999999999999,\"method\":\"Ping\"}\n", -32700, "BadData", "too big"},
+        {"{\"jsonrpc\":\"2.0\",\"id\":1e999,\"method\":\"Ping\"}\n", -32700, "BadData", "overflow"},
+        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"Echo\\u0000\"}\n", -32700, "BadData", "\\u0000"},
+        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"Echo\",\"params\":{\"text\":18446744073709551615}}\n", -32602,
+         "BadArgument", "must be of type string, not integer"},
         {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"Ping\"} {}\n", -32700, "BadData", "end of file"},
         {"7\n", -32600, "BadData", "must be a JSON object"},
         {"[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"Ping\"}]\n", -32600, "BadData", "batches are not supported"},
@@ -400,6 +403,26 @@ static void test_bad_requests(void **state)
     assert_lives(&raw);
     assert_int_equal(f.n_held, 0);
     assert_int_equal(f.n_echo, 0);
+}
+
+/* Integers that int64_t cannot hold come back as they went: the monitor's answers have such. */
+static void test_exact_numbers(void **state)
+{
+    _cleanup_raw_ struct raw raw = raw_connect();
+    uint64_t deadline = now_usec() + WAIT_USEC;
+    const char *text;
+
+    raw_send(&raw, "{\"jsonrpc\":\"2.0\",\"id\":18446744073709551615,\"method\":\"Echo\",\"params\":"
+                   "{\"text\":\"18446744073709551615\",\"anything\":[18446744073709551614,-9223372036854775809]}}\n");
+    while (!memchr(strbuf_text(&raw.in), '\n', raw.in.length)) {
+        assert_true(now_usec() < deadline && !raw.at_end);
+        if (!raw_receive(&raw))
+            turn();
+    }
+    text = strbuf_text(&raw.in);
+    assert_non_null(strstr(text, "\"id\":18446744073709551615,"));
+    assert_non_null(strstr(text, "\"text\":\"18446744073709551615\""));
+    assert_non_null(strstr(text, "\"anything\":[18446744073709551614,-9223372036854775809]"));
 }
 
 static void test_error_data(void **state)
@@ -917,6 +940,7 @@ int main(void)
         T(test_call),
         T(test_split_writes),
         T(test_bad_requests),
+        T(test_exact_numbers),
         T(test_error_data),
         T(test_notification),
         T(test_describe),
