@@ -11,6 +11,9 @@
 #include "domain/caps.h"
 #include "domain/network.h"
 
+/* compat: where the sockets of a pod's virtiofs containers are. */
+#define VIRTIOFS_CONTAINERS "/var/run/kubevirt/virtiofs-containers"
+
 int vm_net_parse(const char *text, enum vm_net *ret_net, const char **ret_tap, struct error **ret_error)
 {
     const char *tap = startswith(text, "tap:");
@@ -203,6 +206,19 @@ static int write_ignition(const struct prepare_options *o, struct arena *arena, 
     return 0;
 }
 
+/* The daemon that serves a directory to the guest: a container of the pod for each, when the pod was rendered so, else
+ * one that we start. */
+static void find_virtiofsd(const struct prepare_options *o, struct machine_facts *facts)
+{
+    static const char *const programs[] = {"/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"};
+
+    if (!o->storage.outside_pod && access(VIRTIOFS_CONTAINERS, F_OK) == 0)
+        facts->virtiofs_socket_dir = VIRTIOFS_CONTAINERS;
+    for (size_t i = 0; i < ELEMENTSOF(programs) && !facts->virtiofsd; i++)
+        if (access(programs[i], X_OK) == 0)
+            facts->virtiofsd = programs[i];
+}
+
 static int build(const struct prepare_options *o, struct prepared *p, struct arena *arena, struct faults *faults,
                  struct error **ret_error)
 {
@@ -228,6 +244,7 @@ static int build(const struct prepare_options *o, struct prepared *p, struct are
     if (!facts.volumes || !facts.nics)
         return error_oom(ret_error);
     set_kernel(o, arena, &facts);
+    find_virtiofsd(o, &facts);
     r = write_ignition(o, arena, &facts.ignition_path, ret_error);
     if (r < 0)
         return r;

@@ -224,6 +224,9 @@ void host_device_add(struct build *b, const struct node *at, const char *name, c
 bool domain_has_usb(const struct build *b);
 bool domain_shares_memory(const struct build *b);
 bool domain_has_scsi_disk(const struct build *b);
+/* What src/storage found or made for a volume, and its path; NULL: nothing. */
+const struct machine_volume *volume_find(const struct build *b, const char *name);
+const char *volume_path(const struct build *b, const char *name);
 bool domain_has_graphics(const struct build *b);
 bool domain_is_high_performance(const struct build *b);
 /* The bus that the disk really gets. */

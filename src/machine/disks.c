@@ -102,14 +102,24 @@ unsigned disk_boot_index(const struct build *b, const struct vmi_disk *disk)
     return default_boot_index(b, disk);
 }
 
-static const struct machine_volume *find_volume(const struct build *b, const struct vmi_disk *disk)
+const struct machine_volume *volume_find(const struct build *b, const char *name)
 {
-    const char *name = disk->volume ? disk->volume->name : disk->volume_name ? disk->volume_name : disk->name;
-
     for (size_t i = 0; i < b->facts->n_volumes; i++)
         if (streq(b->facts->volumes[i].volume, name))
             return &b->facts->volumes[i];
     return NULL;
+}
+
+const char *volume_path(const struct build *b, const char *name)
+{
+    const struct machine_volume *volume = volume_find(b, name);
+
+    return volume ? volume->path : NULL;
+}
+
+static const struct machine_volume *find_volume(const struct build *b, const struct vmi_disk *disk)
+{
+    return volume_find(b, disk->volume ? disk->volume->name : disk->volume_name ? disk->volume_name : disk->name);
 }
 
 /* ---- block nodes ----------------------------------------------------------------------------------------------- */

@@ -234,7 +234,8 @@ static void acpi_table(struct build *b, const struct node *at, const char *signa
 
     if (!volume)
         return;
-    path = text(b, "/var/run/kubevirt-private/secret/%s/%s", volume, file);
+    path = volume_path(b, volume);
+    path = path ? text(b, "%s/%s", path, file) : text(b, "/var/run/kubevirt-private/secret/%s/%s", volume, file);
     option(b, SECTION_MACHINE, "-acpitable", text(b, "sig=%s,file=%s", signature, comma(b, path)));
     item(b, MACHINE_GROUP_MACHINE, at, NULL, text(b, "ACPI table %s from %s", signature, path),
          "firmware.acpi in the manifest: a secret volume");

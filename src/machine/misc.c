@@ -187,20 +187,16 @@ void build_vsock(struct build *b)
 
 /* ---- shared directories ---------------------------------------------------------------------------------------- */
 
-static const char *virtiofs_directory(const struct build *b, const struct vmi_filesystem *fs)
+static const struct machine_volume *virtiofs_volume(const struct build *b, const struct vmi_filesystem *fs)
 {
-    const char *volume = fs->volume ? fs->volume->name : fs->name;
-
-    for (size_t i = 0; i < b->facts->n_volumes; i++)
-        if (streq(b->facts->volumes[i].volume, volume))
-            return b->facts->volumes[i].path;
-    return NULL;
+    return volume_find(b, fs->volume ? fs->volume->name : fs->name);
 }
 
 /* The daemon that QEMU 7.2 and older brought with it takes the directory as one of its -o options. */
 static const char *virtiofs_helper(struct build *b, const struct vmi_filesystem *fs, size_t index)
 {
-    const char *socket = private_path(b, text(b, "virtiofs%zu.sock", index)), *directory = virtiofs_directory(b, fs);
+    const struct machine_volume *volume = virtiofs_volume(b, fs);
+    const char *socket = private_path(b, text(b, "virtiofs%zu.sock", index)), *directory = volume ? volume->path : NULL;
     const char *program = text(b, "%s", b->facts->virtiofsd ? b->facts->virtiofsd : "virtiofsd");
     bool old = endswith(program, "/qemu/virtiofsd");
 
@@ -213,10 +209,16 @@ static const char *virtiofs_helper(struct build *b, const struct vmi_filesystem 
                    program);
         return socket;
     }
+    if (old && volume->read_only) {
+        host_fault(b, fs->at,
+                   "filesystem %s is read-only, which %s cannot be told (use the virtiofsd of its own project)",
+                   fs->name, program);
+        return socket;
+    }
     helper_add(b, "virtiofsd", socket, NULL,
                (const char *const[]){program, text(b, "--socket-path=%s", socket), old ? "-o" : "--shared-dir",
-                                     old ? text(b, "source=%s", directory) : text(b, "%s", directory)},
-               4);
+                                     old ? text(b, "source=%s", directory) : text(b, "%s", directory), "--readonly"},
+               volume->read_only ? 5 : 4);
     return socket;
 }
 

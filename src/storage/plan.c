@@ -64,7 +64,7 @@ static void check_overrides(struct planner *p)
             if (streq(o->overrides[k].volume, v->volume))
                 faults_add(p->faults, NULL, "--disk %s=… is given twice", v->volume);
         if (!p->used[i] && vmi_find_volume(p->storage->vmi, v->volume))
-            faults_add(p->faults, NULL, "--disk %s=%s: no disk uses this volume", v->volume, v->path);
+            faults_add(p->faults, NULL, "--disk %s=%s: no disk or file system uses this volume", v->volume, v->path);
         else if (!p->used[i])
             faults_add(p->faults, NULL, "--disk %s=%s: the manifest has no volume of that name", v->volume, v->path);
         else if (stat(v->path, &st) < 0)
@@ -350,7 +350,102 @@ static void plan_metrics(struct planner *p, struct storage_volume *v, struct vol
     v->read_only = true;
 }
 
+/* ---- directories: shared with the guest, or read and written by QEMU itself ------------------------------------- */
+
+/* What a volume is there for when no disk shows it. */
+enum use {
+    USE_NONE,
+    USE_FILE_SYSTEM, /* virtiofs */
+    USE_ACPI,        /* SLIC and MSDM tables */
+    USE_DUMP,        /* the guest's memory goes there when it is asked for */
+};
+
+static enum use use_of(const struct vmi *vmi, const struct vmi_volume *volume)
+{
+    const struct vmi_devices *devices = &vmi->spec.domain.devices;
+    const struct vmi_acpi_tables *acpi = vmi->spec.domain.firmware.acpi;
+
+    for (size_t i = 0; i < devices->filesystems.count; i++)
+        if (streq_ptr(devices->filesystems.items[i].name, volume->name))
+            return USE_FILE_SYSTEM;
+    if (acpi && (streq_ptr(acpi->slic_name_ref, volume->name) || streq_ptr(acpi->msdm_name_ref, volume->name)))
+        return USE_ACPI;
+    return volume->kind == VMI_VOLUME_MEMORY_DUMP ? USE_DUMP : USE_NONE;
+}
+
+/* Where the pod has the content of a volume, as files. NULL: a volume of this kind has none. */
+static const char *mounted_at(struct planner *p, const struct vmi_volume *volume)
+{
+    const struct storage_paths *paths = &p->storage->options.paths;
+
+    switch (volume->kind) {
+    case VMI_VOLUME_PVC:
+    case VMI_VOLUME_DATA_VOLUME:
+        return text(p, "%s/vmi-disks/%s", paths->private_dir, volume->name);
+    case VMI_VOLUME_CONFIG_MAP:
+        return text(p, "%s/config-map/%s", paths->private_dir, volume->name);
+    case VMI_VOLUME_SECRET:
+        return text(p, "%s/secret/%s", paths->private_dir, volume->name);
+    case VMI_VOLUME_DOWNWARD_API:
+        return text(p, "%s/downwardapi/%s", paths->private_dir, volume->name);
+    case VMI_VOLUME_SYSPREP:
+        return text(p, "%s/sysprep/%s", paths->private_dir, volume->name);
+    case VMI_VOLUME_SERVICE_ACCOUNT:
+        return paths->service_account_dir;
+    case VMI_VOLUME_CONTAINER_PATH:
+        return volume->container_path->path;
+    case VMI_VOLUME_MEMORY_DUMP:
+        return text(p, "%s/%s", paths->hotplug_disk_dir, volume->name);
+    default:
+        return NULL;
+    }
+}
+
+/* The ACPI tables that this volume is to hold: their files' names are KubeVirt's. */
+static const char *const *tables_of(const struct vmi *vmi, const struct vmi_volume *volume)
+{
+    static const char *const names[][3] = {{NULL}, {"slic.bin", NULL}, {"msdm.bin", NULL}, {"slic.bin", "msdm.bin"}};
+    const struct vmi_acpi_tables *acpi = vmi->spec.domain.firmware.acpi;
+
+    return names[streq_ptr(acpi->slic_name_ref, volume->name) + 2 * streq_ptr(acpi->msdm_name_ref, volume->name)];
+}
+
+static void plan_directory(struct planner *p, struct storage_volume *v, struct volume_plan *plan, enum use use)
+{
+    const struct vmi_volume *volume = v->volume;
+    const struct vmi_pvc *claim = volume->persistent_volume_claim;
+    const char *override = override_for(p, volume->name), *path = override ? override : mounted_at(p, volume);
+
+    v->action = STORAGE_DIRECTORY;
+    v->format = text(p, "raw");
+    v->read_only = (claim && claim->read_only == OPT_TRUE) ||
+                   (volume->container_path && volume->container_path->read_only == OPT_TRUE);
+    plan->optional = use == USE_DUMP; /* a claim that is plugged in for the dump, and not there before */
+    if (use == USE_ACPI)
+        plan->files = tables_of(p->storage->vmi, volume);
+    if (!path)
+        faults_add(p->faults, volume->at, "a volume of kind %s cannot be shared as a file system",
+                   vmi_volume_kind_name(volume->kind));
+    else if (override && !is_directory(override))
+        faults_add(p->faults, NULL, "--disk %s=%s: is no directory, which a volume that is shared as files must be",
+                   volume->name, override);
+    else if (!override && p->storage->options.outside_pod && use != USE_DUMP)
+        not_here(p, volume, volume->name, "DIRECTORY");
+    v->path = (char *)(uintptr_t)path;
+}
+
 /* ---- all of them ----------------------------------------------------------------------------------------------- */
+
+static bool fits_into_path(struct planner *p, const struct vmi_volume *volume)
+{
+    const char *name = volume->name;
+
+    /* the name becomes part of paths: the last line of defence, the manifest's validation has its own */
+    if (*name && name[0] != '.' && !strchr(name, '/') && strlen(name) <= 253)
+        return true;
+    faults_add(p->faults, volume->at, "the volume name \"%.64s\" cannot be part of a path", name);
+    return false;
+}
 
 static void plan_volume(struct planner *p, struct storage_volume *v, struct volume_plan *plan)
 {
@@ -370,14 +465,8 @@ static void plan_volume(struct planner *p, struct storage_volume *v, struct volu
         [VMI_VOLUME_SERVICE_ACCOUNT] = plan_tree,
         [VMI_VOLUME_DOWNWARD_METRICS] = plan_metrics,
     };
-    const char *name = v->volume->name;
     enum vmi_volume_kind kind = v->volume->kind;
 
-    /* the name becomes part of paths: the last line of defence, the manifest's validation has its own */
-    if (!*name || name[0] == '.' || strchr(name, '/') || strlen(name) > 253) {
-        faults_add(p->faults, v->volume->at, "the volume name \"%.64s\" cannot be part of a path", name);
-        return;
-    }
     v->read_only =
         plan->disk->device == VMI_DISK_DEVICE_CDROM || (plan->disk->target && plan->disk->target->readonly == OPT_TRUE);
     if ((size_t)kind >= ELEMENTSOF(planners) || !planners[kind])
@@ -445,12 +534,16 @@ int storage_plan(const struct vmi *vmi, const struct storage_options *options, s
     for (size_t i = 0; i < n; i++) {
         const struct vmi_volume *volume = &vmi->spec.volumes.items[i];
         const struct vmi_disk *disk = disk_of(vmi, volume);
+        enum use use = use_of(vmi, volume);
 
-        if (!disk)
+        if ((!disk && use == USE_NONE) || !fits_into_path(&p, volume))
             continue;
         s->volumes[s->count].volume = volume;
         s->plans[s->count].disk = disk;
-        plan_volume(&p, &s->volumes[s->count], &s->plans[s->count]);
+        if (disk)
+            plan_volume(&p, &s->volumes[s->count], &s->plans[s->count]);
+        else
+            plan_directory(&p, &s->volumes[s->count], &s->plans[s->count], use);
         s->count++;
     }
     plan_keys(&p);

@@ -17,6 +17,8 @@
 #include "base/strbuf.h"
 #include "storage/private.h"
 
+#define ACPI_HEADER_BYTES 36U /* ACPI specification, "System Description Table Header" */
+
 /* What a child tells by its pipe: this, as it is in memory. */
 struct result {
     int r;
@@ -74,6 +76,34 @@ static int make_overlay(const struct storage *s, size_t i, struct result *result
                         image_format_name(&result->backing), s->options.owner_uid, ret_error);
 }
 
+/* The directory is there, and so are the files that are wanted of it. */
+static int check_directory(const struct storage *s, size_t i, struct error **ret_error)
+{
+    const struct volume_plan *plan = &s->plans[i];
+    const char *path = s->volumes[i].path;
+    _cleanup_close_ int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0 && errno == ENOENT && plan->optional)
+        return 0;
+    if (fd < 0)
+        return error_set(ret_error, errno == ENOENT ? ERROR_NOT_FOUND : ERROR_STORAGE, errno,
+                         "cannot open the directory %s: %s", path, strerror(errno));
+    for (const char *const *file = plan->files; file && *file; file++) {
+        const char *const names[] = {*file, NULL};
+        _cleanup_free_ char *data = NULL;
+        size_t length;
+        int r = files_read_one(path, names, &data, &length, ret_error);
+
+        if (r < 0)
+            return r;
+        if (length < ACPI_HEADER_BYTES)
+            return error_set(ret_error, ERROR_BAD_DATA, EBADMSG,
+                             "%s/%s is no ACPI table: it has %zu bytes, and a table's header alone has %u", path, *file,
+                             length, ACPI_HEADER_BYTES);
+    }
+    return 0;
+}
+
 static int make(const struct storage *s, size_t i, struct result *result, struct error **ret_error)
 {
     const struct storage_volume *v = &s->volumes[i];
@@ -81,7 +111,7 @@ static int make(const struct storage *s, size_t i, struct result *result, struct
     bool created = true;
     int r;
 
-    if (v->action != STORAGE_USE && v->action != STORAGE_SPARSE) {
+    if (v->action != STORAGE_USE && v->action != STORAGE_SPARSE && v->action != STORAGE_DIRECTORY) {
         r = make_parent(v->path, ret_error);
         if (r < 0)
             return r;
@@ -89,6 +119,8 @@ static int make(const struct storage *s, size_t i, struct result *result, struct
     switch (v->action) {
     case STORAGE_USE:
         return image_examine(&s->plans[i].source, s->options.qemu_img, v->volume->name, &result->image, ret_error);
+    case STORAGE_DIRECTORY:
+        return check_directory(s, i, ret_error);
     case STORAGE_SPARSE:
         r = create_sparse(v->path, v->size, s->options.owner_uid, &size, &created, ret_error);
         if (r < 0)
@@ -154,6 +186,7 @@ static bool needs_child(const struct storage *s, size_t i)
     case STORAGE_SPARSE:
     case STORAGE_METRICS:
     case STORAGE_EMPTY:
+    case STORAGE_DIRECTORY:
         break;
     }
     return false;
@@ -287,7 +320,7 @@ static void remove_made(struct storage *s, bool all)
         struct volume_plan *plan = &s->plans[i];
         _cleanup_free_ char *staging = NULL;
 
-        if (s->volumes[i].action == STORAGE_USE || !s->volumes[i].path)
+        if (s->volumes[i].action == STORAGE_USE || s->volumes[i].action == STORAGE_DIRECTORY || !s->volumes[i].path)
             continue;
         staging = staging_path(s->volumes[i].path);
         if (staging)

@@ -29,8 +29,9 @@ struct image_source {
 };
 
 struct volume_plan {
-    const struct vmi_disk *disk;
-    struct image_source source; /* STORAGE_USE: the image; STORAGE_OVERLAY: the backing image */
+    const struct vmi_disk *disk; /* NULL: STORAGE_DIRECTORY */
+    const char *const *files;    /* STORAGE_DIRECTORY: the files that must be in it, ends with NULL; or NULL */
+    struct image_source source;  /* STORAGE_USE: the image; STORAGE_OVERLAY: the backing image */
     enum content content;
     const char *source_dir;         /* NULL: nothing but the manifest */
     const char *network_source_dir; /* cloud-init: networkDataSecretRef */

@@ -35,12 +35,14 @@ struct storage_options {
 };
 
 enum storage_action {
-    STORAGE_USE,     /* there already; is examined */
-    STORAGE_OVERLAY, /* qcow2 over `backing_path` */
-    STORAGE_EMPTY,   /* empty qcow2 of `size` */
-    STORAGE_SPARSE,  /* sparse raw file of `size` (hostDisk DiskOrCreate) */
-    STORAGE_ISO,     /* made from the manifest or from mounted files */
-    STORAGE_METRICS, /* the downward metrics disk */
+    STORAGE_USE,       /* there already; is examined */
+    STORAGE_OVERLAY,   /* qcow2 over `backing_path` */
+    STORAGE_EMPTY,     /* empty qcow2 of `size` */
+    STORAGE_SPARSE,    /* sparse raw file of `size` (hostDisk DiskOrCreate) */
+    STORAGE_ISO,       /* made from the manifest or from mounted files */
+    STORAGE_METRICS,   /* the downward metrics disk */
+    STORAGE_DIRECTORY, /* no disk: a directory that is shared with the guest, holds ACPI tables, or takes a memory dump
+                        */
 };
 
 struct storage_volume {

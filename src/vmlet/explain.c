@@ -97,6 +97,7 @@ static const char *action_text(enum storage_action action)
         [STORAGE_SPARSE] = "a sparse file is made if it is not there",
         [STORAGE_ISO] = "an ISO image is made from its content",
         [STORAGE_METRICS] = "the metrics disk",
+        [STORAGE_DIRECTORY] = "used as a directory",
     };
 
     return texts[action];
@@ -185,8 +186,13 @@ static json_t *argv_to_json(const struct machine *machine)
 static json_t *storage_to_json(const struct hypothesis *h)
 {
     static const char *const names[] = {
-        [STORAGE_USE] = "use",       [STORAGE_OVERLAY] = "overlay", [STORAGE_EMPTY] = "empty",
-        [STORAGE_SPARSE] = "sparse", [STORAGE_ISO] = "iso",         [STORAGE_METRICS] = "metrics",
+        [STORAGE_USE] = "use",
+        [STORAGE_OVERLAY] = "overlay",
+        [STORAGE_EMPTY] = "empty",
+        [STORAGE_SPARSE] = "sparse",
+        [STORAGE_ISO] = "iso",
+        [STORAGE_METRICS] = "metrics",
+        [STORAGE_DIRECTORY] = "directory",
     };
     json_t *list = json_array();
     size_t n;

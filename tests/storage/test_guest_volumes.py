@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Volumes as a guest sees them: read back byte for byte, told apart by their serial numbers."""
 import hashlib
+import struct
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,152 @@ def test_a_volume_that_is_not_here_names_its_flag(tmp_path, guest):
                ["containerDisk: {image: quay.io/a}", "persistentVolumeClaim: {claimName: c}"], "true")
     assert done.returncode == 2
     assert "--disk one=" in done.stderr and "--disk two=" in done.stderr
+
+
+# ---- file systems, tables, trays ---------------------------------------------------------------------------------------
+
+
+def boot(tmp_path, guest, devices, volumes, command, *arguments, metadata="", domain=""):
+    """As run(), with the manifest's devices and volumes written out."""
+    manifest = tmp_path / "vm.yaml"
+    manifest.write_text(
+        "apiVersion: kubevirt.io/v1\nkind: VirtualMachineInstance\nmetadata:\n  name: volumes\n" + metadata
+        + "spec:\n  terminationGracePeriodSeconds: 5\n  domain:\n    memory: {guest: 256Mi}\n" + domain
+        + "    devices:\n" + devices + ("  volumes:\n" + volumes if volumes else "")
+    )
+    state = tmp_path / "state"
+    done = subprocess.run(
+        [VMLET, "run", manifest, "--accel", "tcg", "--net", "none", "--state-dir", state, "--quiet",
+         "--kernel", guest / "vmlinuz", "--initrd", guest / "initrd.img", "--append", "console=ttyS0",
+         "--exec", FIND + command, *arguments],
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )
+    assert ([p for p in state.rglob("*") if not p.is_dir()] if state.exists() else []) == []
+    return done
+
+
+@pytest.fixture
+def short(tmp_path_factory):
+    """Sockets of helpers lie in the VM's directory: a path of at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="vmlet-", dir="/tmp") as path:
+        yield Path(path)
+
+
+def test_shared_directories(short, guest):
+    """virtiofs: a claim that the guest writes to, a config map, a secret and a directory of the pod."""
+    kinds = {
+        "claim": "persistentVolumeClaim: {claimName: c}", "conf": "configMap: {name: c}",
+        "hush": "secret: {secretName: s}", "token": "serviceAccount: {serviceAccountName: a}",
+        "place": "containerPath: {path: /somewhere}",
+    }
+    sums = {}
+    for name in kinds:
+        (short / name / "sub").mkdir(parents=True)
+        sums[name] = image(short / name / "sub" / "data", 3 * MIB, name)
+    done = boot(
+        short, guest, "      filesystems:\n" + "".join(f"      - {{name: {n}, virtiofs: {{}}}}\n" for n in kinds),
+        "".join(f"  - {{name: {n}, {k}}}\n" for n, k in kinds.items()),
+        f"for n in {' '.join(kinds)}; do mkdir /mnt/$n; mount -t virtiofs $n /mnt/$n || exit 3;"
+        " sha256sum < /mnt/$n/sub/data | cut -d' ' -f1; done; head -c 100000 /mnt/claim/sub/data > /mnt/claim/copy; sync",
+        *[a for n in kinds for a in ("--disk", f"{n}={short / n}")],
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == list(sums.values())
+    assert (short / "claim" / "copy").read_bytes() == (short / "claim" / "sub" / "data").read_bytes()[:100000]
+
+
+def test_a_shared_directory_must_be_one(short, guest):
+    (short / "file").write_text("x")
+    devices = "      filesystems:\n      - {name: place, virtiofs: {}}\n"
+    volumes = "  - {name: place, containerPath: {path: /somewhere}}\n"
+    done = boot(short, guest, devices, volumes, "true")
+    assert done.returncode == 2 and "--disk place=DIRECTORY" in done.stderr
+    done = boot(short, guest, devices, volumes, "true", "--disk", f"place={short / 'file'}")
+    assert done.returncode == 2 and "is no directory" in done.stderr
+    done = boot(short, guest, devices, "  - {name: place, emptyDisk: {capacity: 1Gi}}\n", "true")
+    assert done.returncode == 2 and "cannot be shared as a file system" in done.stderr
+
+
+def table(signature, payload):
+    """An ACPI table: the header of the specification's 5.2.6, then the payload."""
+    body = signature.encode() + struct.pack("<IBB6s8sI4sI", 36 + len(payload), 1, 0, b"VMLET ", b"TESTTABL", 1, b"TEST", 1)
+    body += payload
+    return body[:9] + bytes([-sum(body) & 0xff]) + body[10:]
+
+
+def test_acpi_tables_of_a_secret(tmp_path, guest):
+    secret = tmp_path / "keys"
+    secret.mkdir()
+    tables = {"slic": table("SLIC", bytes(range(256)) + b"license"), "msdm": table("MSDM", b"\1\0\0\0" + b"KEY-123" * 4)}
+    for name, content in tables.items():
+        (secret / f"{name}.bin").write_bytes(content)
+    domain = "    firmware: {acpi: {slicNameRef: keys, msdmNameRef: keys}}\n"
+    volumes = "  - {name: keys, secret: {secretName: k}}\n"
+    read = "for t in SLIC MSDM; do tail -c +37 /sys/firmware/acpi/tables/$t | sha256sum | cut -d' ' -f1; done"
+    done = boot(tmp_path, guest, "      rng: {}\n", volumes, read, "--disk", f"keys={secret}", domain=domain)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [hashlib.sha256(t[36:]).hexdigest() for t in tables.values()]
+    (secret / "msdm.bin").write_bytes(b"short")
+    done = boot(tmp_path, guest, "      rng: {}\n", volumes, read, "--disk", f"keys={secret}", domain=domain)
+    assert done.returncode == 1 and "msdm.bin is no ACPI table" in done.stderr
+    (secret / "msdm.bin").unlink()
+    done = boot(tmp_path, guest, "      rng: {}\n", volumes, read, "--disk", f"keys={secret}", domain=domain)
+    assert done.returncode == 1 and "there is no msdm.bin" in done.stderr
+
+
+def test_ignition(tmp_path, guest):
+    config = '{"ignition":{"version":"3.4.0"},"passwd":{"users":[{"name":"core, the first"}]}}'
+    done = boot(
+        tmp_path, guest, "      rng: {}\n", "",
+        "insmod /lib/modules/qemu_fw_cfg.ko && "
+        "sha256sum < /sys/firmware/qemu_fw_cfg/by_name/opt/com.coreos/config/raw | cut -d' ' -f1",
+        metadata=f"  annotations: {{kubevirt.io/ignitiondata: '{config}'}}\n",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == hashlib.sha256(config.encode()).hexdigest()
+
+
+def test_images_made_of_files_read_back(tmp_path, guest):
+    """Each kind of ISO, mounted in the guest: every file by its checksum, on a disk and on a CD-ROM."""
+    kinds = {
+        "conf": ("configMap: {name: c}", "cfgdata"), "hush": ("secret: {secretName: s, volumeLabel: vault}", "vault"),
+        "token": ("serviceAccount: {serviceAccountName: a}", "cfgdata"),
+        "down": ("downwardAPI: {fields: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}", "cfgdata"),
+        "answers": ("sysprep: {configMap: {name: u}}", "unattendCD"),
+    }
+    sums = []
+    for name in kinds:
+        (tmp_path / name / "sub").mkdir(parents=True)
+        for file, size in [("Unattend.xml", 2 * 65536), ("sub/a longer name.conf", 65536), ("empty", 0)]:
+            sums.append(image(tmp_path / name / file, size, name + file))
+    done = boot(
+        tmp_path, guest,
+        "      disks:\n" + "".join(f"      - {{name: {n}, serial: {n}, disk: {{bus: virtio}}}}\n" for n in list(kinds)[:3])
+        + "".join(f"      - {{name: {n}, cdrom: {{bus: scsi}}}}\n" for n in list(kinds)[3:]),
+        "".join(f"  - {{name: {n}, {k}}}\n" for n, (k, _) in kinds.items()),
+        "for m in /lib/modules/isofs.load; do for k in $(cat $m); do insmod /lib/modules/$k.ko 2>/dev/null; done; done; "
+        "for d in $(dev conf) $(dev hush) $(dev token) /dev/sr0 /dev/sr1; do "
+        "dd if=$d bs=1 skip=32808 count=32 2>/dev/null | tr -d ' '; echo; mount -t iso9660 -o ro $d /mnt || exit 3; "
+        "for f in Unattend.xml 'sub/a longer name.conf' empty; do sha256sum < \"/mnt/$f\" | cut -d' ' -f1; done; umount /mnt; done",
+        *[a for n in kinds for a in ("--disk", f"{n}={tmp_path / n}")],
+    )
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.split()
+    assert [w for w in words if len(w) < 64] == [label for _, label in kinds.values()]
+    assert [w for w in words if len(w) == 64] == sums
+
+
+def test_trays(tmp_path, guest):
+    """A CD-ROM with a medium, one whose tray is empty for want of a volume, one that the manifest opens."""
+    sum_of = image(tmp_path / "disc", 4 * MIB, "disc")
+    done = boot(
+        tmp_path, guest,
+        "      disks:\n      - {name: full, cdrom: {bus: scsi}}\n      - {name: none, cdrom: {bus: scsi}}\n"
+        "      - {name: open, cdrom: {bus: scsi, tray: open}}\n",
+        "  - {name: full, persistentVolumeClaim: {claimName: c}}\n  - {name: open, emptyDisk: {capacity: 1Mi}}\n",
+        "cat /sys/block/sr*/size; sha256sum < /dev/sr0 | cut -d' ' -f1; dd if=/dev/sr1 count=1 2>&1 | grep -o 'No medium';"
+        " dd if=/dev/sr2 count=1 2>&1 | grep -o 'No medium'; echo x 2>/dev/null >/dev/sr0 || echo read-only",
+        "--disk", f"full={tmp_path / 'disc'}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert sum_of in done.stdout and done.stdout.count("No medium") == 2 and "read-only" in done.stdout

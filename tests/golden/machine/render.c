@@ -101,6 +101,14 @@ static void volume_paths(struct scene *s, const struct vmi_volume *volume, struc
     }
 }
 
+/* Its files are named one by one, at the place of the pod. */
+static bool is_acpi_secret(const struct vmi *vmi, const struct vmi_volume *volume)
+{
+    const struct vmi_acpi_tables *acpi = vmi->spec.domain.firmware.acpi;
+
+    return acpi && (streq_ptr(acpi->slic_name_ref, volume->name) || streq_ptr(acpi->msdm_name_ref, volume->name));
+}
+
 static void make_volumes(struct scene *s, const struct vmi *vmi)
 {
     const json_t *hints = json_object_get(s->hints, "volumes");
@@ -110,7 +118,7 @@ static void make_volumes(struct scene *s, const struct vmi *vmi)
         const json_t *hint = json_object_get(hints, volume->name);
         struct machine_volume *v = &s->volumes[s->facts.n_volumes];
 
-        if (hint_bool(hint, "missing", false))
+        if (hint_bool(hint, "missing", false) || is_acpi_secret(vmi, volume))
             continue;
         *v = (struct machine_volume){.volume = volume->name,
                                      .is_block_device = hint_bool(hint, "block", false),
