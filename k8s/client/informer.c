@@ -212,6 +212,13 @@ static void entry_free(struct kube_informer *i, struct entry *e)
     free(e);
 }
 
+/* resourceVersions of one kind can be compared as numbers (Kubernetes, "API concepts": resource versions). 0: no
+ * number. */
+static uint64_t version_number(const char *version)
+{
+    return *version && strspn(version, "0123456789") == strlen(version) ? strtoull(version, NULL, 10) : 0;
+}
+
 /* Stores the object, and tells. The same resourceVersion is the same object: nothing is said then. */
 static int store(struct kube_informer *i, json_t *json)
 {
@@ -224,6 +231,13 @@ static int store(struct kube_informer *i, json_t *json)
         return -EBADMSG;
     e = find(i, meta(json, "namespace"), meta(json, "name"));
     if (e && streq(e->object->resource_version, meta(json, "resourceVersion"))) {
+        e->generation = i->generation;
+        return 0;
+    }
+    /* what kube_informer_learn() took is ahead of the watch */
+    if (e && streq(e->object->uid, meta(json, "uid")) &&
+        version_number(e->object->resource_version) > version_number(meta(json, "resourceVersion")) &&
+        version_number(meta(json, "resourceVersion")) > 0) {
         e->generation = i->generation;
         return 0;
     }
@@ -438,6 +452,18 @@ static void start_list(struct kube_informer *i)
         again_later(i, error);
 }
 
+int kube_informer_learn(struct kube_informer *i, const json_t *object)
+{
+    uint64_t version = version_number(meta(object, "resourceVersion"));
+    json_auto_t *copy = NULL;
+
+    /* an older one may have been deleted since, which the watch has told us already */
+    if (!i->synced || !i->version || version <= version_number(i->version))
+        return 0;
+    copy = json_deep_copy(object);
+    return copy ? store(i, copy) : -ENOMEM;
+}
+
 /* {"type": "ADDED", "object": {…}}. A line that cannot be understood is a lost change: only a new list helps. */
 static int take_event(struct kube_informer *i, const json_t *event)
 {
@@ -469,7 +495,9 @@ static int take_event(struct kube_informer *i, const json_t *event)
     if (!streq(type, "DELETED"))
         return streq(type, "ADDED") || streq(type, "MODIFIED") ? store(i, object) : -EBADMSG;
     e = find(i, meta(object, "namespace"), meta(object, "name"));
-    if (e)
+    /* kube_informer_learn() may know its successor of the same name already */
+    if (e && (streq(e->object->uid, meta(object, "uid")) ||
+              version_number(e->object->resource_version) <= version_number(meta(object, "resourceVersion"))))
         drop(i, e);
     return 0;
 }

@@ -62,6 +62,12 @@ void kube_informer_foreach(struct kube_informer *informer,
 size_t kube_informer_by_index(const struct kube_informer *informer, const char *key,
                               void (*visit)(const struct kube_object *object, void *userdata), void *userdata);
 
+/*
+ * Takes the API server's answer to a write into the cache, as the watch will in a moment: who decides by the cache sees
+ * its own writes. Ignored when the watch is past it already, or the cache has something newer. `object` is borrowed.
+ */
+int kube_informer_learn(struct kube_informer *informer, const json_t *object);
+
 struct kube_informer_figures {
     uint64_t lists, watches, bookmarks, failures;
     size_t bytes; /* of the cache: objects, entries, tables */

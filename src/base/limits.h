@@ -153,6 +153,10 @@
 #define LIMIT_KUBE_RETRIES        10U                 /* of a call that the server asks to send again */
 #define LIMIT_KUBE_RETRY_USEC     (60 * USEC_PER_SEC) /* the longest that the server may ask to wait */
 #define LIMIT_KUBE_EVENT_SERIES   4096U               /* Events that are remembered, so that a repetition is counted */
+#define LIMIT_KUBE_EVENT_MESSAGES 10U                 /* different ones about one matter that are told apart */
+#define LIMIT_KUBE_EVENT_ATTEMPTS 6U
+#define KUBE_EVENT_SIMILAR_USEC   (600 * USEC_PER_SEC)
+#define KUBE_EVENT_REPEAT_USEC    (10 * USEC_PER_SEC) /* between two writes of one Event's count */
 #define TIMEOUT_KUBE_CONNECT_USEC (10 * USEC_PER_SEC)
 #define TIMEOUT_KUBE_CALL_USEC    (30 * USEC_PER_SEC)
 #define TIMEOUT_KUBE_DEAD_USEC    (30 * USEC_PER_SEC) /* sent bytes that nobody acknowledges: the connection is dead */
@@ -165,3 +169,17 @@
 #define KUBE_LEASE_DURATION_SECONDS 15U                 /* client-go's defaults, so that other tools judge alike */
 #define KUBE_LEASE_RENEW_USEC       (10 * USEC_PER_SEC) /* not renewed for so long: no leader any more */
 #define KUBE_LEASE_RETRY_USEC       (2 * USEC_PER_SEC)
+
+/* The HTTP server for kubelet's probes and Prometheus. */
+#define LIMIT_SERVE_CLIENTS       16U
+#define LIMIT_SERVE_REQUEST_BYTES (16U * 1024)
+#define TIMEOUT_SERVE_USEC        (10 * USEC_PER_SEC)
+
+/* virt-controller. */
+#define LIMIT_CONTROLLER_WORKERS  64U /* objects of one kind that are worked on at a time: one call each */
+#define LIMIT_CONTROLLER_STEPS    20U /* calls for one object until others have their turn */
+#define VM_BACKOFF_FIRST_SECONDS  10  /* compat §6.2: 10 * n², and up to half of it more, at most 300 */
+#define VM_BACKOFF_LAST_SECONDS   300
+/* A launcher pod that has ended: the node agent knows how its guest ended, and has this long to say so. */
+#define HANDOVER_GRACE_SECONDS    30
+#define LIMIT_REPLICA_BURST       500U /* instances of one replica set that are made or deleted before it looks again */

@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "k8s/client/recorder.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "base/event.h"
+#include "base/limits.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "base/strbuf.h"
+#include "k8s/client/map.h"
+#include "k8s/client/ktime.h"
+
+#define MESSAGE_MAX 1024U /* the API server's limit of an Event's note and message */
+
+static const struct kube_resource events = {"", "v1", "events", "Event", false};
+
+/* One Event object: all repetitions of one happening. Or, with no name, the count of messages about one matter. */
+struct series {
+    struct kube_map_node node;
+    LIST_ENTRY(struct series) link; /* the one used last is first */
+    struct kube_recorder *recorder;
+    char *key;
+    char *namespace_, *name; /* of the Event; NULL: not written yet */
+    json_t *event;           /* as it is to be created */
+    char *message;           /* differs from the Event's when messages were combined */
+    uint64_t count, written; /* happenings; of those, in the API server */
+    uint64_t written_usec;
+    int64_t last;
+    unsigned attempts, messages;
+    uint64_t since_usec;
+    struct kube_call *call;
+    sd_event_source *timer;
+};
+
+struct kube_recorder {
+    struct kube_client *client;
+    char *component, *host;
+    struct kube_map map;
+    LIST_HEAD(struct series) list;
+    uint64_t written, dropped, number;
+};
+
+static void series_free(struct series *s)
+{
+    struct kube_recorder *r = s->recorder;
+
+    kube_map_remove(&r->map, &s->node);
+    LIST_REMOVE(r->list, s, link);
+    kube_call_cancel(s->call);
+    sd_event_source_disable_unref(s->timer);
+    json_decref(s->event);
+    free(s->key);
+    free(s->namespace_);
+    free(s->name);
+    free(s->message);
+    free(s);
+}
+
+static struct series *series_get(struct kube_recorder *r, const char *key, bool *ret_new)
+{
+    struct kube_map_node *node = kube_map_get(&r->map, key);
+    struct series *s;
+
+    *ret_new = !node;
+    if (node) {
+        s = KUBE_MAP_OBJECT(node, struct series, node);
+        LIST_REMOVE(r->list, s, link);
+        LIST_PREPEND(r->list, s, link);
+        return s;
+    }
+    if (r->map.count >= LIMIT_KUBE_EVENT_SERIES)
+        series_free(r->list.last);
+    s = calloc(1, sizeof(*s));
+    if (!s)
+        return NULL;
+    s->recorder = r;
+    s->key = strdup(key);
+    if (!s->key || kube_map_put(&r->map, &s->node, s->key) < 0) {
+        free(s->key);
+        free(s);
+        return NULL;
+    }
+    LIST_PREPEND(r->list, s, link);
+    return s;
+}
+
+/* ---- writing ---------------------------------------------------------------------------------------------------- */
+
+static void write_series(struct series *s);
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    write_series(userdata);
+    return 0;
+}
+
+static void later(struct series *s, uint64_t usec)
+{
+    event_arm_timer(kube_client_event(s->recorder->client), &s->timer, usec, on_timer, s);
+}
+
+static void on_written(const struct kube_reply *reply, void *userdata)
+{
+    struct series *s = userdata;
+    bool exists = reply->status == 409 && !s->name;
+
+    s->call = NULL;
+    if (reply->error && s->name && reply->status == 404) { /* it has expired: a new one */
+        free(TAKE_PTR(s->name));
+        s->written = 0;
+        s->count = 1;
+        write_series(s);
+        return;
+    }
+    if (reply->error && !exists && (reply->status == 0 || reply->status >= 500) &&
+        ++s->attempts < LIMIT_KUBE_EVENT_ATTEMPTS) {
+        s->written = 0;
+        later(s, kube_jitter(kube_backoff(s->attempts, KUBE_BACKOFF_FIRST_USEC, KUBE_BACKOFF_LAST_USEC)));
+        return;
+    }
+    if (reply->error) {
+        log_debug("event dropped: %s", error_message(reply->error));
+        s->recorder->dropped++;
+    } else {
+        const char *name = json_string_value(json_object_get(json_object_get(reply->body, "metadata"), "name"));
+
+        if (!s->name && name)
+            s->name = strdup(name);
+        s->recorder->written++;
+    }
+    s->attempts = 0;
+    s->written_usec = now_usec();
+    if (s->count > s->written)
+        later(s, KUBE_EVENT_REPEAT_USEC);
+}
+
+static void write_series(struct series *s)
+{
+    struct kube_request q = {.resource = &events, .namespace_ = s->namespace_};
+    json_t *body;
+    char now[KUBE_TIME_SIZE], name[320];
+
+    if (s->call)
+        return;
+    kube_time(s->last, now);
+    if (s->name) {
+        q.verb = KUBE_PATCH_MERGE;
+        q.name = s->name;
+        body = json_pack("{s:I, s:s, s:s}", "count", (json_int_t)s->count, "lastTimestamp", now, "message", s->message);
+    } else {
+        const char *about = json_string_value(json_object_get(json_object_get(s->event, "involvedObject"), "name"));
+        json_t *metadata = json_object_get(s->event, "metadata");
+        struct timespec clock;
+
+        /* as Kubernetes' own components name them */
+        clock_gettime(CLOCK_REALTIME, &clock);
+        snprintf(name, sizeof(name), "%.230s.%llx", about ? about : "",
+                 (unsigned long long)clock.tv_sec * 1000000000ULL + (unsigned long long)clock.tv_nsec +
+                     s->recorder->number++);
+        q.verb = KUBE_CREATE;
+        body = json_incref(s->event);
+        json_object_set_new(metadata, "name", json_string(name));
+        json_object_set_new(body, "count", json_integer((json_int_t)s->count));
+        json_object_set_new(body, "firstTimestamp", json_string(now));
+        json_object_set_new(body, "lastTimestamp", json_string(now));
+        json_object_set_new(body, "message", json_string(s->message));
+    }
+    s->written = s->count;
+    q.body = body;
+    if (!body || kube_call_start(s->recorder->client, &q, on_written, s, &s->call, NULL) < 0)
+        s->recorder->dropped++;
+    json_decref(body);
+}
+
+/* ---- recording -------------------------------------------------------------------------------------------------- */
+
+/* One of many different messages about one matter? They are told apart up to a number. */
+static bool is_one_too_many(struct kube_recorder *r, const char *matter, bool new_message)
+{
+    bool is_new;
+    struct series *group = series_get(r, matter, &is_new);
+
+    if (!group)
+        return false;
+    if (is_new || now_usec() - group->since_usec > KUBE_EVENT_SIMILAR_USEC) {
+        group->since_usec = now_usec();
+        group->messages = 0;
+    }
+    group->messages += new_message;
+    return group->messages > LIMIT_KUBE_EVENT_MESSAGES;
+}
+
+static json_t *make_event(const struct kube_recorder *r, const struct kube_subject *about, bool warning,
+                          const char *reason)
+{
+    return json_pack("{s:s, s:s, s:{s:s}, s:{s:s, s:s, s:s, s:s, s:s*}, s:s, s:s, s:{s:s, s:s*}, s:s, s:s*}",
+                     "apiVersion", "v1", "kind", "Event", "metadata", "namespace", about->namespace_, "involvedObject",
+                     "apiVersion", about->api_version, "kind", about->kind, "namespace", about->namespace_, "name",
+                     about->name, "uid", about->uid, "type", warning ? "Warning" : "Normal", "reason", reason, "source",
+                     "component", r->component, "host", r->host, "reportingComponent", r->component,
+                     "reportingInstance", r->host ? r->host : r->component);
+}
+
+static int record_message(struct kube_recorder *r, const struct kube_subject *about, bool warning, const char *reason,
+                          const char *message)
+{
+    _cleanup_(strbuf_done) struct strbuf matter = {0}, key = {0};
+    char *combined;
+    struct series *s;
+    bool is_new;
+
+    strbuf_printf(&matter, "%s/%s %d%s", about->uid ? about->uid : about->namespace_, about->name, warning, reason);
+    strbuf_printf(&key, "%s %s", strbuf_text(&matter), message);
+    if (matter.failed || key.failed)
+        return -ENOMEM;
+    if (is_one_too_many(r, matter.data, !kube_map_get(&r->map, key.data))) {
+        strbuf_clear(&key);
+        strbuf_printf(&key, "%s\n", matter.data);
+        if (key.failed)
+            return -ENOMEM;
+    }
+    s = series_get(r, key.data, &is_new);
+    if (!s)
+        return -ENOMEM;
+    if (asprintf(&combined, "%s%.*s", endswith(key.data, "\n") ? "(combined from similar events): " : "",
+                 (int)MESSAGE_MAX - 40, message) < 0)
+        return -ENOMEM;
+    free(s->message);
+    s->message = combined;
+    s->count++;
+    s->last = kube_now();
+    if (is_new) {
+        s->namespace_ = strdup(about->namespace_);
+        s->event = make_event(r, about, warning, reason);
+        if (!s->namespace_ || !s->event) {
+            series_free(s);
+            return -ENOMEM;
+        }
+        write_series(s);
+    } else if (!s->call && s->count == s->written + 1) {
+        uint64_t since = now_usec() - s->written_usec;
+
+        later(s, since < KUBE_EVENT_REPEAT_USEC ? KUBE_EVENT_REPEAT_USEC - since : 0);
+    }
+    return 0;
+}
+
+int kube_record(struct kube_recorder *r, const struct kube_subject *about, bool warning, const char *reason,
+                const char *format, ...)
+{
+    _cleanup_(strbuf_done) struct strbuf message = {0};
+    va_list ap;
+
+    va_start(ap, format);
+    strbuf_vprintf(&message, format, ap);
+    va_end(ap);
+    if (message.failed)
+        return -ENOMEM;
+    if (message.length > MESSAGE_MAX - 40) { /* not in the middle of a character */
+        size_t n = MESSAGE_MAX - 40;
+
+        while (n > 0 && ((unsigned char)message.data[n] & 0xc0) == 0x80)
+            n--;
+        message.data[n] = '\0';
+    }
+    return record_message(r, about, warning, reason, strbuf_text(&message));
+}
+
+void kube_recorder_get_figures(const struct kube_recorder *r, uint64_t *ret_written, uint64_t *ret_dropped)
+{
+    *ret_written = r->written;
+    *ret_dropped = r->dropped;
+}
+
+void kube_recorder_free(struct kube_recorder *r)
+{
+    if (!r)
+        return;
+    while (r->list.first)
+        series_free(r->list.first);
+    kube_map_done(&r->map);
+    free(r->component);
+    free(r->host);
+    free(r);
+}
+
+int kube_recorder_new(struct kube_client *client, const char *component, const char *host, struct kube_recorder **ret)
+{
+    _cleanup_(kube_recorder_freep) struct kube_recorder *r = calloc(1, sizeof(*r));
+
+    if (!r)
+        return -ENOMEM;
+    r->client = client;
+    r->component = strdup(component);
+    r->host = host ? strdup(host) : NULL;
+    if (!r->component || (host && !r->host))
+        return -ENOMEM;
+    *ret = TAKE_PTR(r);
+    return 0;
+}
