@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <editline/readline.h>
@@ -56,6 +57,13 @@ static void on_line(char *line)
 {
     terminal.line = line;
     terminal.line_done = true;
+}
+
+static int on_end_of_file(int count, int key)
+{
+    if (rl_end == 0)
+        terminal.line_done = true; /* and no line */
+    return 0;
 }
 
 static char *next_match(const char *text, int state)
@@ -178,6 +186,12 @@ static void run_line(struct shell *shell)
 
 static void handle_pending(struct shell *shell)
 {
+    bool input = terminal.input_ready;
+
+    if (input)
+        rl_callback_read_char();
+    if (terminal.line_done)
+        run_line(shell);
     if (terminal.resized) {
         terminal.resized = false;
         rl_resize_terminal();
@@ -189,13 +203,10 @@ static void handle_pending(struct shell *shell)
         fputs("^C\n", shell->out);
         show_prompt(shell);
     }
-    if (terminal.input_ready) {
+    if (input) { /* last: a command turns the loop too, and what was typed meanwhile is reported again */
         terminal.input_ready = false;
-        rl_callback_read_char();
         sd_event_source_set_enabled(terminal.input, SD_EVENT_ON);
     }
-    if (terminal.line_done)
-        run_line(shell);
 }
 
 static int add_signal(struct shell *shell, int number, sd_event_signal_handler_t handler, sd_event_source **ret)
@@ -209,12 +220,30 @@ static int add_signal(struct shell *shell, int number, sd_event_signal_handler_t
     return sd_event_add_signal(shell->event, ret, number, handler, shell);
 }
 
+/*
+ * While a command runs, the terminal is in line mode. A ctrl-D that is typed ahead there must stay a character: as the
+ * end of a line it would be a NUL when libedit's raw mode comes back (n_tty_set_termios in Linux' n_tty.c). Without a
+ * character for it in the terminal libedit knows none either, hence on_end_of_file().
+ */
+static void disable_end_of_file(struct termios *ret_before)
+{
+    struct termios mode;
+
+    if (tcgetattr(STDIN_FILENO, ret_before) < 0)
+        return; /* then it is no terminal, and setting it back fails likewise */
+    mode = *ret_before;
+    mode.c_cc[VEOF] = _POSIX_VDISABLE;
+    (void)tcsetattr(STDIN_FILENO, TCSADRAIN, &mode);
+}
+
 int terminal_run(struct shell *shell, struct error **ret_error)
 {
     sd_event_source *interrupt = NULL, *resize = NULL;
+    struct termios before = {0};
     int r;
 
     terminal.shell = shell;
+    disable_end_of_file(&before);
     r = sd_event_add_io(shell->event, &terminal.input, STDIN_FILENO, EPOLLIN, on_input, NULL);
     if (r >= 0)
         r = add_signal(shell, SIGINT, on_interrupt, &interrupt);
@@ -228,7 +257,8 @@ int terminal_run(struct shell *shell, struct error **ret_error)
     rl_basic_word_break_characters = " \t";
     rl_completer_word_break_characters = (char *)" \t";
     rl_attempted_completion_function = on_complete;
-    load_history();
+    load_history(); /* makes the editor */
+    rl_add_defun("end-of-file", on_end_of_file, 'D' & 037);
     show_prompt(shell);
     while (!shell->quit && r >= 0 && !session_lost(shell->session)) {
         r = sd_event_run(shell->event, UINT64_MAX);
@@ -240,6 +270,7 @@ int terminal_run(struct shell *shell, struct error **ret_error)
         fputs("\n", shell->out);
     }
     save_history();
+    (void)tcsetattr(STDIN_FILENO, TCSADRAIN, &before);
     strv_free(terminal.matches);
     sd_event_source_disable_unref(terminal.input);
     sd_event_source_disable_unref(interrupt);

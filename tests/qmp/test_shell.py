@@ -278,8 +278,14 @@ class Terminal:
         os.waitpid(self.pid, 0)
 
     def wait(self):
+        pidfd = os.pidfd_open(self.pid)
+        ended, _, _ = select.select([pidfd], [], [], WAIT)
+        os.close(pidfd)
+        if not ended:
+            os.kill(self.pid, signal.SIGKILL)
         _, status = os.waitpid(self.pid, 0)
         os.close(self.fd)
+        assert ended, f"did not end; on the screen: {self.text!r}"
         return os.waitstatus_to_exitcode(status)
 
 
@@ -314,6 +320,23 @@ def test_completion(terminal):
     t.type("blockdev-add driver=null-co node-name=n7 size=1M read-\t\t")
     t.expect("read-only=")
     t.expect("read-zeroes=")
+
+
+def test_typed_ahead(vm, tmp_path):
+    """What is typed while a command runs is the next line, the end of the input too."""
+    for number in range(30):
+        t = Terminal(vm, home=tmp_path)
+        t.expect(r"\(QEMU\) ")
+        t.type("query-name\rquery-status\r\x04")
+        t.expect("shelltest")
+        t.expect("prelaunch")
+        assert t.wait() == 0, number
+        t = Terminal(vm, home=tmp_path)
+        t.expect(r"\(QEMU\) ")
+        t.type("query-name\r")
+        t.expect('"name": "shelltest"')
+        t.type("\x04")
+        assert t.wait() == 0, number
 
 
 def test_history(vm, tmp_path):
