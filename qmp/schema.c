@@ -10,6 +10,7 @@
 
 #define MAX_DEPTH       32U
 #define HELP_DEPTH      3U
+#define HELP_BYTES      (1U << 20) /* more than any real command; a bad schema multiplies at each level */
 #define LIMIT_OF_FAULTS 20U
 
 struct qmp_schema {
@@ -297,7 +298,7 @@ static bool search(const struct qmp_schema *s, const char *command, const char *
     const json_t *entry = find_kind(s, command, "command");
 
     if (entry && path && *path)
-        each_member(s, find(s, text(entry, "arg-type")), NULL, search_member, &from);
+        each_member(s, inner(s, find(s, text(entry, "arg-type"))), NULL, search_member, &from);
     return from.found;
 }
 
@@ -461,7 +462,8 @@ static void check_enum(struct check *c, const char *path, const json_t *type, co
     json_array_foreach (values, i, v) {
         if (json_equal(v, (json_t *)value))
             return;
-        strbuf_printf(&names, "%s%s", i > 0 ? ", " : "", json_string_value(v));
+        if (json_is_string(v))
+            strbuf_printf(&names, "%s%s", i > 0 ? ", " : "", json_string_value(v));
     }
     if (json_is_string(value) && !qmp_json_big_number(value))
         fault(c, path, "\"%s\" is not one of: %s", json_string_value(value), strbuf_text(&names));
@@ -583,16 +585,21 @@ struct describe {
 
 static void name_type(struct strbuf *b, const struct qmp_schema *s, const json_t *type)
 {
-    json_t *values = (json_t *)get(type, "values"), *v;
+    json_t *values, *v;
+    const char *separator = "";
     size_t i;
 
-    if (is_a(type, "array")) {
+    for (unsigned depth = 0; is_a(type, "array") && depth < MAX_DEPTH; depth++) { /* a bad schema has lists of itself */
         strbuf_add_string(b, "list of ");
-        name_type(b, s, find(s, text(type, "element-type")));
-        return;
+        type = find(s, text(type, "element-type"));
     }
-    json_array_foreach (values, i, v)
-        strbuf_printf(b, "%s%s", i > 0 ? "|" : "", json_string_value(v));
+    values = (json_t *)get(type, "values");
+    json_array_foreach (values, i, v) {
+        if (!json_is_string(v))
+            continue;
+        strbuf_printf(b, "%s%s", separator, json_string_value(v));
+        separator = "|";
+    }
     if (!values)
         strbuf_add_string(b, type_name(type));
 }
@@ -601,6 +608,8 @@ static bool describe_member(const struct member *m, void *userdata)
 {
     struct describe *d = userdata;
 
+    if (d->buffer->length > HELP_BYTES)
+        return false;
     strbuf_printf(d->buffer, "%*s%s%s%s: ", (int)(d->level * 4), "", m->optional ? "[" : "", m->name,
                   m->optional ? "]" : "");
     name_type(d->buffer, d->schema, m->type);
@@ -624,9 +633,9 @@ static void describe(struct strbuf *b, const struct qmp_schema *s, const json_t 
         const json_t *branch = find(s, text(v, "type"));
         struct describe inside = {.buffer = b, .schema = s, .level = level + 1};
 
-        if (!branch || json_array_size(get(branch, "members")) == 0)
+        if (!branch || !tag || !text(v, "case") || json_array_size(get(branch, "members")) == 0)
             continue;
-        strbuf_printf(b, "%*swith %s=%s:\n", (int)(level * 4), "", tag ? tag : "?", text(v, "case"));
+        strbuf_printf(b, "%*swith %s=%s:\n", (int)(level * 4), "", tag, text(v, "case"));
         each_own_member(s, branch, describe_member, &inside);
     }
 }
