@@ -10,8 +10,8 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/strbuf.h"
-#include "k8s/client/map.h"
 #include "k8s/client/ktime.h"
+#include "k8s/client/map.h"
 
 #define MESSAGE_MAX 1024U /* the API server's limit of an Event's note and message */
 

@@ -7,10 +7,10 @@
 #include "domain/accel.h"
 #include "domain/caps.h"
 #include "domain/prepare.h"
+#include "vmi/overhead.h"
 #include "vmlet/hypothesis.h"
 #include "vmlet/options.h"
 #include "vmlet/output.h"
-#include "vmlet/overhead.h"
 
 #define WHAT_WIDTH 46
 

@@ -31,6 +31,17 @@ const struct verb verbs[] = {
          "FILE is a VirtualMachine or VirtualMachineInstance in YAML or JSON; '-' is standard input. Nothing is\n"
          "made or started, and neither the images nor the devices of the manifest need to be here.",
      .function = verb_explain},
+    {.name = "pod",
+     .summary = "print the launcher pod that virt-controller makes for a manifest",
+     .arguments = "FILE",
+     .min_arguments = 1,
+     .max_arguments = 1,
+     .complete = COMPLETE_FILE,
+     .options = pod_print_options,
+     .details =
+         "FILE is a VirtualMachine or VirtualMachineInstance in YAML or JSON; '-' is standard input. The pod is\n"
+         "printed as JSON. Nothing is made, and no cluster is asked.",
+     .function = verb_pod},
     {.name = "run",
      .summary = "run a VM in the foreground until its guest ends",
      .arguments = "FILE",

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "vmlet/overhead.h"
+#include "vmi/overhead.h"
 
 #include "base/util.h"
 
@@ -23,7 +23,7 @@ static void add(struct list *list, long long bytes, const char *what, const char
     list->total += bytes;
 }
 
-static bool is_guaranteed(const struct vmi_resources *r)
+bool overhead_is_guaranteed(const struct vmi_resources *r)
 {
     return r->requests.cpu.is_set && r->limits.cpu.is_set && r->requests.memory.is_set && r->limits.memory.is_set &&
            r->requests.cpu.milli == r->limits.cpu.milli && r->requests.memory.value == r->limits.memory.value;
@@ -72,7 +72,7 @@ json_t *overhead_estimate(const struct vmi *vmi)
     if (domain->launch_security)
         add(&list, 256 * MIB, "encrypted memory", "launchSecurity: bounce buffers");
     add(&list, count_passt(devices) * 250 * MIB, "passt", "its buffers, for each interface");
-    if (domain->cpu.dedicated_cpu_placement == OPT_TRUE || is_guaranteed(&domain->resources))
+    if (domain->cpu.dedicated_cpu_placement == OPT_TRUE || overhead_is_guaranteed(&domain->resources))
         add(&list, 100 * MIB, "reserve", "a pod of Guaranteed class is killed at its limit, without a warning");
     if (reserved && reserved->added_overhead.is_set)
         add(&list, reserved->added_overhead.value, "reservedOverhead", "addedOverhead in the manifest");
