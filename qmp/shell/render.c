@@ -21,24 +21,50 @@ const char *render_bytes(char *buffer, size_t size, uint64_t bytes)
     return buffer;
 }
 
-/* One line for a cell: strings bare, the rest as JSON; control characters are what a guest may have put there. */
+/* Length of the control character at the text, 0 if there is none. C1 ones are two bytes of UTF-8, and a terminal may
+ * take them for an escape sequence too. */
+static size_t control_length(const char *text)
+{
+    unsigned char c = (unsigned char)text[0], d = c ? (unsigned char)text[1] : 0;
+
+    if ((c < 0x20 && c) || c == 0x7f)
+        return 1;
+    return c == 0xc2 && d >= 0x80 && d < 0xa0 ? 2 : 0;
+}
+
+static void add_safe(struct strbuf *b, const char *text)
+{
+    while (*text) {
+        size_t n = control_length(text);
+
+        if (n > 0)
+            strbuf_printf(b, "\\x%02x", (unsigned char)text[n - 1]);
+        else
+            strbuf_add(b, text, 1);
+        text += n ? n : 1;
+    }
+}
+
+void render_text(FILE *out, const char *text)
+{
+    struct strbuf b = {0};
+
+    add_safe(&b, text);
+    fputs(strbuf_text(&b), out);
+    strbuf_done(&b);
+}
+
+/* One line for a cell: strings bare, the rest as JSON. */
 static char *cell(const json_t *value)
 {
     struct strbuf b = {0};
-    char *text;
 
     if (!value || json_is_null(value))
         return strdup("-");
     if (!json_is_string(value) || qmp_json_big_number(value))
         return qmp_json_dump(value, 0);
-    for (const char *p = json_string_value(value); *p; p++) {
-        if ((unsigned char)*p < 0x20 || *p == 0x7f)
-            strbuf_printf(&b, "\\x%02x", (unsigned char)*p);
-        else
-            strbuf_add(&b, p, 1);
-    }
-    text = strbuf_steal(&b);
-    return text;
+    add_safe(&b, json_string_value(value));
+    return strbuf_steal(&b);
 }
 
 /* Characters, not bytes: continuation bytes of UTF-8 take no room. */
@@ -182,18 +208,35 @@ static bool render_lines(FILE *out, const json_t *list)
     return true;
 }
 
+/* HMP's answers: text with CRLF. */
+static void render_lines_of(FILE *out, const char *text)
+{
+    char last = '\n';
+
+    for (; *text; text++) {
+        size_t n = control_length(text);
+
+        if (*text == '\r' && text[1] == '\n')
+            continue;
+        last = *text;
+        if (n == 0 || *text == '\n' || *text == '\t')
+            fputc(*text, out);
+        else
+            fprintf(out, "\\x%02x", (unsigned char)text[n - 1]);
+        text += n > 1;
+    }
+    if (last != '\n')
+        fputc('\n', out);
+}
+
 void render(FILE *out, const json_t *value, const char *columns_text)
 {
     struct column columns[MAX_COLUMNS] = {0};
     size_t n = 0;
     char *text;
 
-    if (json_is_string(value) && !qmp_json_big_number(value)) { /* HMP's answers: text with CRLF */
-        for (const char *p = json_string_value(value); *p; p++)
-            if (*p != '\r')
-                fputc(*p, out);
-        if (json_string_length(value) > 0 && json_string_value(value)[json_string_length(value) - 1] != '\n')
-            fputc('\n', out);
+    if (json_is_string(value) && !qmp_json_big_number(value)) {
+        render_lines_of(out, json_string_value(value));
         return;
     }
     if (json_is_array(value) && json_array_size(value) > 0) {

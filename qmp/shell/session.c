@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "qmp/shell/session.h"
 
+#include <stdio.h>
+#include <time.h>
+
 #include "base/fd.h"
 #include "base/limits.h"
 #include "rpc/client.h"
@@ -76,16 +79,86 @@ static void on_state(struct qmp_client *client, enum qmp_state state, const stru
         s->lost = error_copy(error);
 }
 
-/* The command server's own events: {"seq":, "time":, "type":, "reason":, …}. Shown as they are. */
+/* "2026-01-02T03:04:05.678901Z"; 0 if it is none. */
+static uint64_t parse_time(const char *text)
+{
+    struct tm tm = {0};
+    const char *end = text ? strptime(text, "%Y-%m-%dT%H:%M:%S", &tm) : NULL;
+    time_t seconds = end ? timegm(&tm) : -1;
+
+    if (seconds < 0)
+        return 0;
+    return (uint64_t)seconds * USEC_PER_SEC + (*end == '.' ? (uint64_t)(strtod(end, NULL) * (double)USEC_PER_SEC) : 0);
+}
+
+/* The command server's own events: {"seq":, "time":, "type":, "reason":, …}. Those of QEMU that it passes on have
+ * QEMU's name and data, its own are named TYPE/REASON. */
+static void deliver(json_t *event, session_event_fn handler, void *userdata)
+{
+    const char *type = json_string_value(json_object_get(event, "type"));
+    const char *reason = json_string_value(json_object_get(event, "reason"));
+    uint64_t usec = parse_time(json_string_value(json_object_get(event, "time")));
+    json_t *qmp = json_object_get(event, "data"), *data;
+    _cleanup_free_ char *name = NULL;
+
+    if (!type || !reason)
+        return;
+    if (streq(type, "Qemu") && json_is_object(qmp)) {
+        handler(reason, qmp, usec, userdata);
+        return;
+    }
+    data = json_copy(event);
+    json_object_del(data, "seq");
+    json_object_del(data, "time");
+    json_object_del(data, "type");
+    json_object_del(data, "reason");
+    if (asprintf(&name, "%s/%s", type, reason) >= 0)
+        handler(name, data, usec, userdata);
+    json_decref(data);
+}
+
 static void on_notify(struct rpc_client *client, const char *method, json_t *params, void *userdata)
 {
     struct session *s = userdata;
-    const char *name = json_string_value(json_object_get(params, "reason"));
 
-    if (!name)
-        name = json_string_value(json_object_get(params, "type"));
     if (s->on_event)
-        s->on_event(name ? name : method, params, 0, s->userdata);
+        deliver(params, s->on_event, s->userdata);
+}
+
+/* By a connection of its own, which is closed again: the other one has its subscription already. */
+int session_past_events(struct session *session, session_event_fn handler, void *userdata, uint64_t *ret_lost,
+                        struct error **ret_error)
+{
+    _cleanup_(rpc_client_freep) struct rpc_client *client = NULL;
+    json_t *answer = NULL;
+    json_int_t last, number = 0;
+    int r;
+
+    if (!session->rpc)
+        return error_set(ret_error, ERROR_NOT_SUPPORTED, EOPNOTSUPP,
+                         "past events: a monitor keeps none, only the command server of a VM does");
+    r = rpc_client_connect(session->name, &client, ret_error);
+    if (r >= 0)
+        r = rpc_client_call(client, "Subscribe", json_pack("{s:i}", "from", 1), TIMEOUT_QMP_DEFAULT_USEC, &answer,
+                            ret_error);
+    if (r < 0)
+        return r;
+    last = json_integer_value(json_object_get(answer, "next")) - 1;
+    *ret_lost = (uint64_t)json_integer_value(json_object_get(answer, "lost"));
+    json_decref(answer);
+    while (number < last && (uint64_t)last > *ret_lost) {
+        _cleanup_free_ char *method = NULL;
+        json_t *event = NULL;
+
+        r = rpc_client_next(client, TIMEOUT_QMP_DEFAULT_USEC, &method, &event, ret_error);
+        if (r < 0)
+            return r;
+        number = json_integer_value(json_object_get(event, "seq"));
+        if (number <= last)
+            deliver(event, handler, userdata);
+        json_decref(event);
+    }
+    return 0;
 }
 
 static void on_closed(struct rpc_client *client, const struct error *error, void *userdata)
@@ -163,12 +236,22 @@ static int wait_for(struct session *s, struct waiting *w, const char *command, j
     return r;
 }
 
-/* The server's answer wraps QEMU's. */
-static int call_server(struct session *s, const char *command, json_t *arguments, struct waiting *w)
+/* method: "Qmp" or "AgentCommand". */
+static int call_server(struct session *s, const char *method, const char *command, json_t *arguments, struct waiting *w)
 {
     json_t *params = json_pack("{s:s, s:o*}", "command", command, "arguments", arguments);
 
-    return rpc_client_call_async(s->rpc, "Qmp", params, TIMEOUT_QMP_MEMORY_USEC, on_rpc_answer, w);
+    return rpc_client_call_async(s->rpc, method, params, TIMEOUT_QMP_MEMORY_USEC, on_rpc_answer, w);
+}
+
+/* The server's answer wraps QEMU's, or the agent's. */
+static int unwrap(const char *command, json_t *answer, json_t **ret_result, struct error **ret_error)
+{
+    *ret_result = json_incref(json_object_get(answer, "return"));
+    json_decref(answer);
+    return *ret_result
+               ? 0
+               : error_set(ret_error, ERROR_BAD_DATA, EBADMSG, "%s: the command server gave no answer", command);
 }
 
 int session_call(struct session *session, const char *command, json_t *arguments, json_t **ret_result,
@@ -183,7 +266,7 @@ int session_call(struct session *session, const char *command, json_t *arguments
         return error_oom(ret_error);
     }
     r = session->qmp ? qmp_client_invoke(session->qmp, command, arguments, on_qmp_reply, w)
-                     : call_server(session, command, arguments, w);
+                     : call_server(session, "Qmp", command, arguments, w);
     if (r < 0) {
         free(w);
         if (session->lost && ret_error)
@@ -195,13 +278,8 @@ int session_call(struct session *session, const char *command, json_t *arguments
     r = wait_for(session, w, command, &result, ret_error);
     if (r < 0)
         return r;
-    if (session->rpc) {
-        *ret_result = json_incref(json_object_get(result, "return"));
-        json_decref(result);
-        return *ret_result
-                   ? 0
-                   : error_set(ret_error, ERROR_BAD_DATA, EBADMSG, "%s: the command server gave no answer", command);
-    }
+    if (session->rpc)
+        return unwrap(command, result, ret_result, ret_error);
     *ret_result = result;
     return 0;
 }
@@ -209,10 +287,11 @@ int session_call(struct session *session, const char *command, json_t *arguments
 int session_call_agent(struct session *session, const char *command, json_t *arguments, json_t **ret_result,
                        struct error **ret_error)
 {
+    json_t *result = NULL;
     struct waiting *w;
     int r;
 
-    if (!session->agent) {
+    if (!session->agent && !session->rpc) {
         json_decref(arguments);
         r = error_set(ret_error, ERROR_AGENT_NOT_CONNECTED, ENOTCONN, "%s: no guest agent's channel was given",
                       command);
@@ -225,12 +304,19 @@ int session_call_agent(struct session *session, const char *command, json_t *arg
         json_decref(arguments);
         return error_oom(ret_error);
     }
-    r = qga_client_call(session->agent, command, arguments, 0, on_agent_reply, w);
+    r = session->agent ? qga_client_call(session->agent, command, arguments, 0, on_agent_reply, w)
+                       : call_server(session, "AgentCommand", command, arguments, w);
     if (r < 0) {
         free(w);
         return error_errno(ret_error, r, "%s: cannot be sent to the guest agent", command);
     }
-    return wait_for(session, w, command, ret_result, ret_error);
+    r = wait_for(session, w, command, &result, ret_error);
+    if (r < 0)
+        return r;
+    if (!session->agent)
+        return unwrap(command, result, ret_result, ret_error);
+    *ret_result = result;
+    return 0;
 }
 
 static int on_sleep_end(sd_event_source *s, uint64_t usec, void *userdata)

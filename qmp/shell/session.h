@@ -37,5 +37,9 @@ bool session_is_busy(const struct session *session);
 const struct error *session_lost(const struct session *session);
 /* Turns the loop for this long; false when it was interrupted or the connection ended. */
 bool session_sleep(struct session *session, uint64_t usec);
+/* Hands every event that the command server still keeps to the function; *ret_lost is how many older ones it has not. A
+ * monitor keeps none: ERROR_NOT_SUPPORTED. */
+int session_past_events(struct session *session, session_event_fn handler, void *userdata, uint64_t *ret_lost,
+                        struct error **ret_error);
 bool session_is_direct(const struct session *session);
 const char *session_name(const struct session *session);

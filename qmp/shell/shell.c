@@ -2,7 +2,6 @@
 #include "qmp/shell/shell.h"
 
 #include <ctype.h>
-#include <fnmatch.h>
 #include <time.h>
 
 #include "base/limits.h"
@@ -46,40 +45,58 @@ bool shell_shows_event(const struct shell *shell, const char *name)
     if (shell->events_off)
         return false;
     STRV_FOREACH (pattern, shell->events) {
-        if (fnmatch(*pattern, name, FNM_CASEFOLD) == 0)
+        if (shell_event_matches(*pattern, name))
             return true;
     }
     return shell->events == NULL;
 }
 
+static void print_event_json(struct shell *shell, const char *name, const json_t *data, uint64_t usec)
+{
+    json_t *json =
+        json_pack("{s:s, s:O, s:o}", "event", name, "data", (json_t *)data, "timestamp-usec", qmp_json_uint64(usec));
+    char *text = qmp_json_dump(json, 0);
+
+    fprintf(shell->out, "%s\n", text ? text : "");
+    free(text);
+    json_decref(json);
+}
+
 void shell_print_event(struct shell *shell, const char *name, const json_t *data, uint64_t usec)
 {
     char stamp[32] = "--:--:--.---";
+    const char *message = json_string_value(json_object_get(data, "message"));
     struct tm tm;
     time_t seconds = (time_t)(usec / USEC_PER_SEC);
-    char *text;
+    json_t *rest;
 
     if (shell->json) {
-        json_t *json = json_pack("{s:s, s:O, s:o}", "event", name, "data", (json_t *)data, "timestamp-usec",
-                                 qmp_json_uint64(usec));
-
-        text = qmp_json_dump(json, 0);
-        fprintf(shell->out, "%s\n", text ? text : "");
-        json_decref(json);
-    } else {
-        text = json_object_size(data) > 0 ? qmp_json_dump(data, 0) : NULL;
-        if (usec > 0 && localtime_r(&seconds, &tm)) {
-            size_t n = strftime(stamp, sizeof(stamp), "%H:%M:%S", &tm);
-
-            snprintf(stamp + n, sizeof(stamp) - n, ".%03u", (unsigned)(usec / 1000 % 1000));
-        }
-        fprintf(shell->out, "[%s] %s%s%s\n", stamp, name, text ? " " : "", text ? text : "");
+        print_event_json(shell, name, data, usec);
+        fflush(shell->out);
+        return;
     }
-    free(text);
+    if (usec > 0 && localtime_r(&seconds, &tm)) {
+        size_t n = strftime(stamp, sizeof(stamp), "%H:%M:%S", &tm);
+
+        snprintf(stamp + n, sizeof(stamp) - n, ".%03u", (unsigned)(usec / 1000 % 1000));
+    }
+    rest = json_copy((json_t *)data);
+    if (message)
+        json_object_del(rest, "message");
+    fprintf(shell->out, "[%s] %s%s", stamp, name, message ? ": " : "");
+    render_text(shell->out, message ? message : "");
+    if (json_object_size(rest) > 0) {
+        char *text = qmp_json_dump(rest, 0);
+
+        fprintf(shell->out, " %s", text ? text : "");
+        free(text);
+    }
+    fputc('\n', shell->out);
+    json_decref(rest);
     fflush(shell->out);
 }
 
-static void print_result(struct shell *shell, const json_t *result, const char *columns)
+void shell_print_result(struct shell *shell, const json_t *result, const char *columns)
 {
     if (shell->json) {
         char *text = qmp_json_dump(result, 0);
@@ -164,26 +181,20 @@ static int run_hmp(struct shell *shell, const char *line, json_t **ret, struct e
     return shell_call(shell, "human-monitor-command", json_pack("{s:s}", "command-line", line), ret, ret_error);
 }
 
-/* The agent's commands that look are named guest-get-*, guest-info…; the rest needs --write. */
 static int run_agent(struct shell *shell, const char *line, json_t **ret, struct error **ret_error)
 {
-    static const char *const looks[] = {"guest-get-*", "guest-network-get-*", "guest-info", "guest-ping",
-                                        "guest-fsfreeze-status"};
     _cleanup_free_ char *command = NULL;
     json_t *arguments = NULL;
-    bool allowed = shell->write;
     int r = line_parse(line, NULL, &command, &arguments, ret_error);
 
     if (r < 0)
         return r;
-    for (size_t i = 0; i < ELEMENTSOF(looks) && !allowed; i++)
-        allowed = fnmatch(looks[i], command, 0) == 0;
-    if (allowed)
+    if (shell->write || qga_command_is_read_only(command))
         return session_call_agent(shell->session, command, arguments, ret, ret_error);
     json_decref(arguments);
     r = error_set(ret_error, ERROR_NOT_ALLOWED, EPERM, "%s may change the guest, and this shell is read-only", command);
     if (ret_error)
-        error_set_remedy(*ret_error, "start it with --write");
+        error_set_remedy(*ret_error, "start it with --write; `help --read-only` lists what is allowed without");
     return r;
 }
 
@@ -319,7 +330,7 @@ int shell_run_line(struct shell *shell, const char *input)
         r = run_any(shell, line, &result, &columns, &error);
     }
     if (result && r >= 0)
-        print_result(shell, result, columns);
+        shell_print_result(shell, result, columns);
     if (r < 0) {
         shell_print_error(shell, error);
         shell->failed = true;

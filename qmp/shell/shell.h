@@ -23,6 +23,8 @@ struct shell {
 
 /* 0, or a negative errno when the line failed (already printed). */
 int shell_run_line(struct shell *shell, const char *line);
+/* columns as in struct view. */
+void shell_print_result(struct shell *shell, const json_t *result, const char *columns);
 void shell_print_error(struct shell *shell, const struct error *error);
 void shell_print_event(struct shell *shell, const char *name, const json_t *data, uint64_t usec);
 bool shell_shows_event(const struct shell *shell, const char *name);
@@ -48,7 +50,23 @@ struct view {
 };
 const struct view *shell_views(void);
 
+/* ---- events by virsh's names ---- */
+struct event_name {
+    const char *name;
+    const char *qmp;    /* patterns of QEMU's events, separated by spaces; NULL: QEMU sends nothing for it */
+    const char *served; /* patterns of the command server's; NULL: as QEMU's */
+    const char *what;
+};
+const struct event_name *shell_event_names(void);
+/* A pattern is one of virsh's names, or one of fnmatch(3), of the whole name ("Agent/Connected") or of its last part.
+ */
+bool shell_event_matches(const char *pattern, const char *name);
+/* A table of them, with what this QEMU sends. */
+json_t *shell_list_events(const struct shell *shell);
+
 /* A table, a list of names and values, or JSON, as it fits the value. columns as in struct view, may be NULL. */
 void render(FILE *out, const json_t *value, const char *columns);
+/* One line of text from anywhere: control characters, which a guest may have put there, are shown and not obeyed. */
+void render_text(FILE *out, const char *text);
 /* 1.5 GiB */
 const char *render_bytes(char *buffer, size_t size, uint64_t bytes);

@@ -10,17 +10,24 @@
 #define MAX_DEPTH      4U /* of replay and watch inside each other */
 #define LIMIT_OF_LINES 65536
 
-static void help_read_only(struct shell *sh)
+static void print_rules(struct shell *sh, const struct qmp_read_only_rule *rules)
 {
-    fputs("Allowed without --write:\n", sh->out);
-    for (const struct qmp_read_only_rule *r = qmp_read_only_rules(); r->pattern; r++) {
-        fprintf(sh->out, "  %-24s %s", r->pattern, r->why);
+    for (const struct qmp_read_only_rule *r = rules; r->pattern; r++) {
+        fprintf(sh->out, "  %-30s %s", r->pattern, r->why);
         if (r->allowed)
             fprintf(sh->out, "; only with %s starting with: %s", r->argument, r->allowed);
         if (r->denied)
             fprintf(sh->out, "; not with %s: %s", r->argument, r->denied);
         fputs("\n", sh->out);
     }
+}
+
+static void help_read_only(struct shell *sh)
+{
+    fputs("Allowed without --write:\n", sh->out);
+    print_rules(sh, qmp_read_only_rules());
+    fputs("Of the guest agent, with `agent`:\n", sh->out);
+    print_rules(sh, qga_read_only_rules());
     if (sh->schema) {
         json_t *names = qmp_schema_list(sh->schema, "command"), *name;
         size_t i;
@@ -77,10 +84,46 @@ static int run_help(struct shell *sh, char **words, const char *rest, struct err
     return 0;
 }
 
+struct past {
+    struct shell *shell;
+    char **patterns;
+};
+
+static void print_past(const char *name, json_t *data, uint64_t usec, void *userdata)
+{
+    struct past *past = userdata;
+    bool shown = !*past->patterns;
+
+    for (char **p = past->patterns; *p && !shown; p++)
+        shown = shell_event_matches(*p, name);
+    if (shown)
+        shell_print_event(past->shell, name, data, usec);
+}
+
+static int show_past_events(struct shell *sh, char **patterns, struct error **ret_error)
+{
+    struct past past = {.shell = sh, .patterns = patterns};
+    uint64_t lost = 0;
+    int r = session_past_events(sh->session, print_past, &past, &lost, ret_error);
+
+    if (r >= 0 && lost > 0 && !sh->json)
+        fprintf(sh->out, "(%llu older ones are not kept any more)\n", (unsigned long long)lost);
+    return r;
+}
+
 static int run_events(struct shell *sh, char **words, const char *rest, struct error **ret_error)
 {
     char **patterns = NULL;
 
+    if (words[1] && streq(words[1], "--list")) {
+        json_t *rows = shell_list_events(sh);
+
+        shell_print_result(sh, rows, "name:Event qmp:QEMU's sent:Sent-here what:Meaning");
+        json_decref(rows);
+        return 0;
+    }
+    if (words[1] && streq(words[1], "--past"))
+        return show_past_events(sh, words + 2, ret_error);
     sh->events_off = words[1] && streq(words[1], "off");
     for (char **w = words + 1; !sh->events_off && *w; w++)
         if (!streq(*w, "on") && strv_append(&patterns, *w) < 0)
@@ -192,7 +235,10 @@ static int run_exit(struct shell *sh, char **words, const char *rest, struct err
 
 static const struct shell_word shell_word_table[] = {
     {"help", "[COMMAND]", "this, or what a command takes and returns; --read-only: what needs no --write", run_help},
-    {"events", "[PATTERN…|off]", "which events are shown; all without a pattern", run_events},
+    {"events", "[NAME…|off]",
+     "which are shown: QEMU's names, virsh's, or patterns; --list: names; --past: what the "
+     "command server keeps",
+     run_events},
     {"watch", "[-n S] COMMAND", "again and again until ctrl-C; -c TIMES: so often", run_watch},
     {"record", "FILE|off", "writes what is typed and answered to a file", run_record},
     {"replay", "FILE", "types a recorded file again, and stops where an outcome differs", run_replay},

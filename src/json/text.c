@@ -205,6 +205,7 @@ bool json_text_nests_within(const char *text, size_t length, unsigned max)
 
 /* ---- writing --------------------------------------------------------------------------------------------------- */
 
+/* Control characters are escaped, also DEL and the C1 ones: texts end up on terminals. */
 static void write_string(struct strbuf *b, const char *text, size_t length)
 {
     size_t plain = 0;
@@ -213,9 +214,13 @@ static void write_string(struct strbuf *b, const char *text, size_t length)
     for (size_t i = 0; i < length; i++) {
         unsigned char c = (unsigned char)text[i];
 
-        if (c >= 0x20 && c != '"' && c != '\\' && c != 0x7f)
+        bool c1 = c == 0xc2 && i + 1 < length && (unsigned char)text[i + 1] < 0xa0;
+
+        if (c >= 0x20 && c != '"' && c != '\\' && c != 0x7f && !c1)
             continue;
         strbuf_add(b, text + plain, i - plain);
+        if (c1)
+            c = (unsigned char)text[++i];
         plain = i + 1;
         if (c == '"' || c == '\\')
             strbuf_printf(b, "\\%c", c);
