@@ -89,7 +89,7 @@ static int list_sockets(struct domain *d)
     for (size_t i = 0; i < n; i++)
         if (fds[i].kind == MACHINE_FD_LISTEN && strv_append(&d->sockets, fds[i].path) < 0)
             return -ENOMEM;
-    return 0;
+    return domain_list_fifos(d);
 }
 
 int domain_adopt(struct domain *d, const struct domain_state_file *state, domain_ended_fn ended, void *userdata,

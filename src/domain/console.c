@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "domain/console.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/limits.h"
+#include "domain/console-log.h"
 
 #define INPUT_CHUNK 4096U
 
@@ -24,9 +26,9 @@ struct viewer {
 
 struct console {
     sd_event *event;
-    int qemu_fd, listen_fd;
+    int output_fd, input_fd, listen_fd; /* output_fd == input_fd where QEMU has a socket */
     char *listen_path;
-    sd_event_source *qemu_source, *listen_source;
+    sd_event_source *output_source, *input_source, *listen_source;
     char *ring; /* grows by doubling to LIMIT_CONSOLE_REPLAY_BYTES; position p stands at p % size */
     size_t size;
     uint64_t written; /* absolute position of the next byte that the guest prints */
@@ -37,6 +39,7 @@ struct console {
     void *first_userdata;
     console_output_fn tap;
     void *tap_userdata;
+    struct console_log *log;
 };
 
 static void viewer_free(struct viewer *v)
@@ -151,7 +154,7 @@ static void ring_add(struct console *c, const char *data, size_t length)
 static void send_pending(struct console *c)
 {
     while (c->n_pending > 0) {
-        ssize_t n = write(c->qemu_fd, c->pending, c->n_pending);
+        ssize_t n = write(c->input_fd, c->pending, c->n_pending);
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -160,8 +163,8 @@ static void send_pending(struct console *c)
         c->n_pending -= (size_t)n;
         memmove(c->pending, c->pending + n, c->n_pending);
     }
-    if (c->qemu_source)
-        sd_event_source_set_io_events(c->qemu_source, EPOLLIN | (c->n_pending > 0 ? EPOLLOUT : 0U));
+    if (c->input_source)
+        sd_event_source_set_enabled(c->input_source, c->n_pending > 0 ? SD_EVENT_ON : SD_EVENT_OFF);
     /* Back-pressure: while the guest does not read, the viewers' keys wait in their own buffers. */
     for (struct viewer *v = c->viewers; v; v = v->next)
         if (v->in_source)
@@ -190,30 +193,52 @@ static int on_viewer_readable(sd_event_source *source, int fd, uint32_t revents,
             return 0;
         }
     }
-    if (c->qemu_fd < 0)
+    if (c->input_fd < 0)
         return 0; /* QEMU is gone: nobody to type to */
     c->n_pending += (size_t)n;
     send_pending(c);
     return 0;
 }
 
-static int on_qemu(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+static int on_input_writable(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
-    struct console *c = userdata;
-    char data[16 * 1024];
+    send_pending(userdata);
+    return 0;
+}
+
+static void close_qemu(struct console *c)
+{
+    c->output_source = sd_event_source_disable_unref(c->output_source);
+    c->input_source = sd_event_source_disable_unref(c->input_source);
+    if (c->input_fd != c->output_fd)
+        fd_close(c->input_fd);
+    c->input_fd = -EBADF;
+    c->output_fd = fd_close(c->output_fd);
+}
+
+static ssize_t take_output(struct console *c, char *data, size_t size)
+{
     ssize_t n;
 
-    if (revents & EPOLLOUT)
-        send_pending(c);
-    if (!(revents & (EPOLLIN | EPOLLHUP | EPOLLERR)))
-        return 0;
-    n = read(c->qemu_fd, data, sizeof(data));
-    if (n < 0 && (errno == EINTR || errno == EAGAIN))
-        return 0;
+    if (c->log)
+        return console_log_move(c->log, c->output_fd, data, size);
+    n = read(c->output_fd, data, size);
+    return n < 0 ? -errno : n;
+}
+
+/* Some of what the guest has printed; false: there is no more now. */
+static bool pass_on(struct console *c)
+{
+    char data[16 * 1024];
+    ssize_t n = take_output(c, data, sizeof(data));
+
+    if (n == -EINTR)
+        return true;
+    if (n == -EAGAIN)
+        return false;
     if (n <= 0) { /* the viewers keep what they have; the domain learns the reason from the pidfd */
-        c->qemu_source = sd_event_source_disable_unref(c->qemu_source);
-        c->qemu_fd = fd_close(c->qemu_fd);
-        return 0;
+        close_qemu(c);
+        return false;
     }
     if (c->written == 0 && c->on_first)
         c->on_first(c->first_userdata);
@@ -224,7 +249,19 @@ static int on_qemu(sd_event_source *source, int fd, uint32_t revents, void *user
     }
     if (c->tap)
         c->tap(data, (size_t)n, c->tap_userdata);
+    return true;
+}
+
+static int on_output(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+    pass_on(userdata);
     return 0;
+}
+
+void console_drain(struct console *c)
+{
+    while (c->output_fd >= 0 && pass_on(c))
+        ;
 }
 
 /* A regular file cannot be polled and never blocks; it needs no source. */
@@ -287,21 +324,55 @@ static int on_connection(sd_event_source *source, int fd, uint32_t revents, void
     return 0;
 }
 
-int console_new(sd_event *event, int qemu_fd, const char *listen_path, struct console **ret, struct error **ret_error)
+/* The other end of QEMU's chardev. */
+static int watch_qemu(struct console *c, struct error **ret_error)
+{
+    int copy, r = sd_event_add_io(c->event, &c->output_source, c->output_fd, EPOLLIN, on_output, c);
+
+    if (r < 0)
+        return error_errno(ret_error, r, "cannot watch the console");
+    /* an fd can be in an epoll set only once */
+    copy = fcntl(c->input_fd, F_DUPFD_CLOEXEC, 3);
+    r = copy < 0 ? -errno : sd_event_add_io(c->event, &c->input_source, copy, EPOLLOUT, on_input_writable, c);
+    if (r < 0) {
+        fd_close(copy);
+        return error_errno(ret_error, r, "cannot watch the console");
+    }
+    sd_event_source_set_io_fd_own(c->input_source, 1);
+    sd_event_source_set_enabled(c->input_source, SD_EVENT_OFF);
+    return 0;
+}
+
+static void show_log(struct console *c)
+{
+    _cleanup_free_ char *end = malloc(CONSOLE_LOG_REPLAY);
+
+    if (end)
+        ring_add(c, end, console_log_read_end(c->log, end, CONSOLE_LOG_REPLAY));
+}
+
+int console_new(sd_event *event, int output_fd, int input_fd, const char *listen_path, struct console_log *log,
+                struct console **ret, struct error **ret_error)
 {
     _cleanup_(console_freep) struct console *c = calloc(1, sizeof(*c));
     int r;
 
     if (!c) {
-        fd_close(qemu_fd);
+        fd_close(output_fd);
+        if (input_fd != output_fd)
+            fd_close(input_fd);
         return error_oom(ret_error);
     }
     c->event = sd_event_ref(event);
-    c->qemu_fd = qemu_fd;
+    c->output_fd = output_fd;
+    c->input_fd = input_fd;
     c->listen_fd = -EBADF;
-    r = sd_event_add_io(event, &c->qemu_source, qemu_fd, EPOLLIN, on_qemu, c);
+    c->log = log;
+    if (log)
+        show_log(c);
+    r = watch_qemu(c, ret_error);
     if (r < 0)
-        return error_errno(ret_error, r, "cannot watch the console");
+        return r;
     if (listen_path) {
         r = unix_listen(listen_path, 0600, (int)LIMIT_CONSOLE_VIEWERS, &c->listen_fd, ret_error);
         if (r < 0)
@@ -323,9 +394,8 @@ void console_free(struct console *console)
         return;
     while (console->viewers)
         viewer_free(console->viewers);
-    sd_event_source_disable_unref(console->qemu_source);
+    close_qemu(console);
     sd_event_source_disable_unref(console->listen_source);
-    fd_close(console->qemu_fd);
     if (console->listen_fd >= 0 && console->listen_path)
         unlink(console->listen_path);
     fd_close(console->listen_fd);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The serial console, for several viewers at once. QEMU's chardev has one connection, and this is it: what the guest
+ * The serial console, for several viewers at once. QEMU's chardev has one other end, and this is it: what the guest
  * prints goes to every viewer and is kept in a ring for those who come later; what any viewer types goes to the guest.
  */
 #pragma once
@@ -13,8 +13,15 @@ struct console;
 /* Bytes that the guest printed, as they come. */
 typedef void (*console_output_fn)(const char *data, size_t length, void *userdata);
 
-/* qemu_fd: connected to the chardev (taken). listen_path: the viewers' socket (virt-serial0), or NULL for none. */
-int console_new(sd_event *event, int qemu_fd, const char *listen_path, struct console **ret, struct error **ret_error);
+struct console_log;
+
+/* output_fd, input_fd: what the guest prints comes from the first, what is typed goes to the second (both taken; they
+ * may be the same). listen_path: the viewers' socket (virt-serial0), or NULL for none. log: borrowed, outlives the
+ * console; NULL: none. What is at its end is the first that viewers see. */
+int console_new(sd_event *event, int output_fd, int input_fd, const char *listen_path, struct console_log *log,
+                struct console **ret, struct error **ret_error);
+/* QEMU has ended: takes what is still on its way. */
+void console_drain(struct console *console);
 /* Flushes what the viewers' sockets take at once, removes the socket. */
 void console_free(struct console *console);
 DEFINE_CLEANUP(struct console *, console_free)

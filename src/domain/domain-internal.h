@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include "domain/console-log.h"
 #include "domain/domain.h"
 #include "domain/guest-info.h"
 
@@ -60,6 +61,8 @@ struct domain {
     struct qmp_client *qmp;
     struct qga_client *agent;
     struct console *console;
+    struct console_log *console_log; /* NULL: the console is not logged */
+    uint64_t console_log_bytes;
     bool adopted;         /* started by a former launcher */
     bool agent_open;      /* the guest holds its end of the channel open */
     bool agent_connected; /* and the agent has answered */
@@ -93,6 +96,8 @@ int domain_spawn(struct domain *d, struct error **ret_error);
 /* Connects to monitor, agent and console of a QEMU that listens (or will). */
 int domain_connect(struct domain *d, struct error **ret_error);
 void domain_stop_helpers(struct domain *d);
+/* Adds the console's fifos to what is removed at the end. */
+int domain_list_fifos(struct domain *d);
 /* qmp-events.c */
 void domain_on_qmp_event(struct qmp_client *client, const char *name, json_t *data, uint64_t timestamp_usec,
                          void *userdata);

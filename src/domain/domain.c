@@ -36,6 +36,7 @@ int domain_new(sd_event *event, const struct domain_options *options, struct dom
     d->start_paused = options->start_paused;
     d->die_with_us = options->die_with_us;
     d->grace_usec = options->grace_usec;
+    d->console_log_bytes = options->console_log_bytes;
     d->pidfd = -EBADF;
     d->dir = strdup(options->dir);
     d->accel_reason = strdup(options->accel_reason ? options->accel_reason : "");
@@ -99,9 +100,12 @@ void domain_free(struct domain *d)
     guest_info_free(d->guest_info);
     sd_event_source_disable_unref(d->thaw_timer);
     sd_event_source_disable_unref(d->clock_timer);
+    if (d->console && killed)
+        console_drain(d->console);
     console_free(d->console);
     if (!d->adopted || killed || (STATE_BIT(d->lifecycle.state) & STATES_FINAL))
         remove_files(d); /* not those of a VM that could not be taken over, and runs on */
+    console_log_free(d->console_log);
     CRASH_POINT("end-files");
     strv_free(d->sockets);
     machine_free(d->machine);
@@ -245,6 +249,8 @@ static int on_qemu_exit(sd_event_source *source, int fd, uint32_t revents, void 
     }
     set_outcome(d, info);
     CRASH_POINT("end-reaped");
+    if (d->console)
+        console_drain(d->console);
     domain_stop_helpers(d);
     stop_done(&d->stop);
     domain_state_changed(d);

@@ -70,9 +70,6 @@ static int open_inherited(struct domain *d, const struct machine_fd *fds, size_t
             return error_oom(ret_error);
         }
         return fd;
-    case MACHINE_FD_LOG:
-        fd = open(f->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-        break;
     case MACHINE_FD_TAP:
         return open_tap(f->path, is_multi_queue(fds, n, f->path), ret_error);
     case MACHINE_FD_VHOST_NET:
@@ -91,19 +88,88 @@ static int connect_role(const struct machine_fd *fds, size_t n, const char *role
     return 0;
 }
 
+static char *fifo_path(const char *serial, const char *direction)
+{
+    char *path;
+
+    return asprintf(&path, "%s.%s", serial, direction) < 0 ? NULL : path;
+}
+
+int domain_list_fifos(struct domain *d)
+{
+    bool log;
+    const char *serial = machine_get_serial(d->machine, &log);
+
+    if (!serial)
+        return 0;
+    return strv_printf(&d->sockets, "%s.in", serial) < 0 || strv_printf(&d->sockets, "%s.out", serial) < 0 ? -ENOMEM
+                                                                                                           : 0;
+}
+
+/* The console's way to the guest and back, new and empty. */
+static int make_fifos(struct domain *d, struct error **ret_error)
+{
+    static const char *const directions[] = {"in", "out"};
+    bool log;
+    const char *serial = machine_get_serial(d->machine, &log);
+
+    for (size_t i = 0; serial && i < ELEMENTSOF(directions); i++) {
+        _cleanup_free_ char *path = fifo_path(serial, directions[i]);
+
+        if (!path)
+            return error_oom(ret_error);
+        if ((unlink(path) < 0 && errno != ENOENT) || mkfifo(path, 0600) < 0)
+            return error_errno(ret_error, errno, "cannot make %s", path);
+    }
+    return domain_list_fifos(d) < 0 ? error_oom(ret_error) : 0;
+}
+
+/* For both directions, so that neither side sees an end of file when the other one goes. */
+static int open_fifo(const char *serial, const char *direction, int *ret_fd, struct error **ret_error)
+{
+    _cleanup_free_ char *path = fifo_path(serial, direction);
+
+    if (!path)
+        return error_oom(ret_error);
+    *ret_fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    return *ret_fd < 0 ? error_errno(ret_error, errno, "cannot open %s", path) : 0;
+}
+
+static int connect_console(struct domain *d, struct error **ret_error)
+{
+    const struct console_log_options log_options = {.dir = d->dir, .file_bytes = d->console_log_bytes};
+    _cleanup_close_ int in = -EBADF, out = -EBADF;
+    _cleanup_free_ char *viewers = NULL;
+    bool log;
+    const char *serial = machine_get_serial(d->machine, &log);
+    int r;
+
+    if (!serial)
+        return 0;
+    if (asprintf(&viewers, "%s/virt-serial0", d->dir) < 0) {
+        viewers = NULL;
+        return error_oom(ret_error);
+    }
+    r = open_fifo(serial, "in", &in, ret_error);
+    if (r >= 0)
+        r = open_fifo(serial, "out", &out, ret_error);
+    if (r >= 0 && log) /* it exists before QEMU does */
+        r = console_log_open(&log_options, &d->console_log, ret_error);
+    if (r < 0)
+        return r;
+    return console_new(d->event, TAKE_FD(out), TAKE_FD(in), viewers, d->console_log, &d->console, ret_error);
+}
+
 int domain_connect(struct domain *d, struct error **ret_error)
 {
     size_t n;
     const struct machine_fd *fds = machine_get_fds(d->machine, &n);
-    _cleanup_close_ int qmp = -EBADF, agent = -EBADF, serial = -EBADF;
-    _cleanup_free_ char *viewers = NULL;
+    _cleanup_close_ int qmp = -EBADF, agent = -EBADF;
     int r;
 
     r = connect_role(fds, n, MACHINE_ROLE_QMP, &qmp, ret_error);
     if (r >= 0)
         r = connect_role(fds, n, MACHINE_ROLE_AGENT, &agent, ret_error);
-    if (r >= 0)
-        r = connect_role(fds, n, MACHINE_ROLE_SERIAL, &serial, ret_error);
     if (r < 0)
         return r;
     if (qmp < 0)
@@ -116,16 +182,7 @@ int domain_connect(struct domain *d, struct error **ret_error)
         if (r < 0)
             return error_errno(ret_error, r, "cannot watch the agent's channel");
     }
-    if (serial >= 0) {
-        if (asprintf(&viewers, "%s/virt-serial0", d->dir) < 0) {
-            viewers = NULL;
-            return error_oom(ret_error);
-        }
-        r = console_new(d->event, TAKE_FD(serial), viewers, &d->console, ret_error);
-        if (r < 0)
-            return r;
-    }
-    return 0;
+    return connect_console(d, ret_error);
 }
 
 static int copy_nvram(const struct domain *d, struct error **ret_error)
@@ -279,6 +336,8 @@ int domain_spawn(struct domain *d, struct error **ret_error)
     if (r >= 0)
         r = start_helpers(d, log_fd, ret_error);
     CRASH_POINT("start-helpers");
+    if (r >= 0)
+        r = make_fifos(d, ret_error);
     for (; r >= 0 && opened < n; opened++) {
         r = open_inherited(d, fds, n, opened, ret_error);
         if (r < 0)

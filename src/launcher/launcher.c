@@ -165,6 +165,7 @@ static int make_domain(struct launcher *l, const char *manifest, struct error **
         .accel_reason = l->prepared.accel.text,
         .timeline = l->timeline,
         .events = l->events,
+        .console_log_bytes = l->options.console_log_bytes,
         .start_paused = strategy && streq(strategy, "Paused"),
         .grace_usec =
             (uint64_t)opt_int_or(l->vmi->spec.termination_grace_period_seconds, DEFAULT_GRACE_PERIOD_SECONDS) *
@@ -334,8 +335,8 @@ static void on_adopted(struct domain *domain, const struct error *error, void *u
 /* What a VM of a former boot, or one that is gone, has left in its directory. */
 static void remove_stale(const char *dir)
 {
-    static const char *const names[] = {STATE_FILE_NAME, "qmp.sock",     "agent.sock",
-                                        "serial.sock",   "virt-serial0", "virt-vnc"};
+    static const char *const names[] = {STATE_FILE_NAME, "qmp.sock",     "agent.sock", "serial.in",
+                                        "serial.out",    "virt-serial0", "virt-vnc"};
 
     for (size_t i = 0; i < ELEMENTSOF(names); i++) {
         _cleanup_free_ char *path = path_below(dir, names[i]);

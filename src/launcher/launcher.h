@@ -21,6 +21,7 @@ struct launcher_options {
     enum accel_wish accel;
     uint64_t qemu_timeout_usec; /* from the start until there is a VM; then the launcher gives up */
     uint64_t grace_usec;        /* of the stop that SIGTERM begins */
+    uint64_t console_log_bytes; /* of one file of the console's log; 0: the default */
     bool allow_qmp_writes;
 };
 

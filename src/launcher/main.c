@@ -17,6 +17,7 @@ enum flag_kind {
     FLAG_STRING,
     FLAG_DURATION, /* "3m", "278s"; microseconds */
     FLAG_SECONDS,  /* a number; microseconds */
+    FLAG_BYTES,    /* at least a page */
     FLAG_BOOL,
     FLAG_IGNORED_VALUE, /* of libvirt, or of a part that is not built: accepted, warned about once */
     FLAG_IGNORED_BOOL,
@@ -25,7 +26,7 @@ enum flag_kind {
 struct flags {
     const char *name, *namespace_, *uid, *share_dir, *private_dir, *ephemeral_dir, *container_disk_dir, *hotplug_dir,
         *empty_disk_dir, *ovmf_path, *qemu;
-    uint64_t qemu_timeout, grace;
+    uint64_t qemu_timeout, grace, console_log_bytes;
     bool allow_emulation, run_as_nonroot, keep_after_failure, help, version, verbose, allow_qmp_writes;
 };
 
@@ -60,6 +61,8 @@ static const struct flag {
     STRING("hotplug-disk-dir", hotplug_dir, "(/var/run/kubevirt/hotplug-disks)"),
     STRING("empty-disk-dir", empty_disk_dir, "(/var/run/libvirt/empty-disks)"),
     STRING("ovmf-path", ovmf_path, "directory of the UEFI firmware"),
+    {"console-log-bytes", FLAG_BYTES, offsetof(struct flags, console_log_bytes),
+     "size of virt-serial0-log before it is rotated; four are kept (4194304)"},
     STRING("qemu", qemu, "QEMU binary, instead of the one for the VM's architecture"),
     BOOL("allow-emulation", allow_emulation, "run the VM by emulation when KVM is not usable"),
     BOOL("allow-qmp-writes", allow_qmp_writes, "let the command server's Qmp method change the VM"),
@@ -146,6 +149,15 @@ static int store(const struct flag *flag, struct flags *flags, const char *value
         if (errno || *end || end == value || *value == '-' || n > 1000000000UL)
             return bad(flag->name, value, "a number of seconds, 0 or more");
         *(uint64_t *)target = n * USEC_PER_SEC;
+        return 0;
+    }
+    case FLAG_BYTES: {
+        errno = 0;
+        unsigned long long n = strtoull(value, &end, 10);
+
+        if (errno || *end || end == value || *value == '-' || n < 4096 || n > 1ULL << 40)
+            return bad(flag->name, value, "a number of bytes, 4096 or more");
+        *(uint64_t *)target = n;
         return 0;
     }
     case FLAG_BOOL:
@@ -279,6 +291,7 @@ static int run(const struct flags *flags, struct timeline *timeline, struct erro
         .accel = flags->allow_emulation ? ACCEL_AUTO : ACCEL_KVM,
         .qemu_timeout_usec = flags->qemu_timeout,
         .grace_usec = flags->grace,
+        .console_log_bytes = flags->console_log_bytes,
         .allow_qmp_writes = flags->allow_qmp_writes,
     };
     const char *standalone = getenv("STANDALONE_VMI");

@@ -236,18 +236,11 @@ const char *private_path(struct build *b, const char *name)
     return text(b, "%s/%s", b->facts->private_dir, name);
 }
 
-void chardev_listen(struct build *b, const char *id, const char *role, const char *file, const char *log)
+void chardev_listen(struct build *b, const char *id, const char *role, const char *file)
 {
     int fd = fd_add(b, MACHINE_FD_LISTEN, role, private_path(b, file), 0);
-    const char *logging = "";
 
-    if (log) {
-        int log_fd = fd_add(b, MACHINE_FD_LOG, MACHINE_ROLE_LOG, private_path(b, log), 0);
-
-        option(b, SECTION_BACKEND, "-add-fd", text(b, "set=1,fd=%d,opaque=%s-log", log_fd, id));
-        logging = ",logfile=/dev/fdset/1,logappend=on";
-    }
-    option(b, SECTION_BACKEND, "-chardev", text(b, "socket,id=%s,fd=%d,server=on,wait=off%s", id, fd, logging));
+    option(b, SECTION_BACKEND, "-chardev", text(b, "socket,id=%s,fd=%d,server=on,wait=off", id, fd));
 }
 
 /* ---- faults ---------------------------------------------------------------------------------------------------- */

@@ -76,6 +76,8 @@ struct machine {
     MACHINE_LIST(const char *) spare_ports;
     char **argv;
     const char *nvram, *nvram_template;
+    const char *serial; /* path of its fifos, without the ending */
+    bool serial_log;
     /* for machine_to_json() */
     const char *name, *uuid, *arch, *accel, *type, *cpu_model, *cpu_text, *firmware;
     unsigned vcpus, max_vcpus, sockets, cores, threads;
@@ -151,8 +153,8 @@ json_t *virtio_new(struct build *b, const struct node *at, const char *driver, c
 int fd_add(struct build *b, enum machine_fd_kind kind, const char *role, const char *path, unsigned queue);
 /* A path in facts->private_dir. */
 const char *private_path(struct build *b, const char *name);
-/* A listening unix socket that we bind and QEMU inherits; the chardev's id is `id`. `log` may be NULL. */
-void chardev_listen(struct build *b, const char *id, const char *role, const char *file, const char *log);
+/* A listening unix socket that we bind and QEMU inherits; the chardev's id is `id`. */
+void chardev_listen(struct build *b, const char *id, const char *role, const char *file);
 
 /* ---- faults ---------------------------------------------------------------------------------------------------- */
 

@@ -4,7 +4,7 @@
 
 static void build_qmp(struct build *b)
 {
-    chardev_listen(b, "qmp", MACHINE_ROLE_QMP, "qmp.sock", NULL);
+    chardev_listen(b, "qmp", MACHINE_ROLE_QMP, "qmp.sock");
     option(b, SECTION_BACKEND, "-mon", "chardev=qmp,mode=control");
     item(b, MACHINE_GROUP_CONSOLE, NULL, "qmp", "QMP monitor on qmp.sock",
          "the launcher's line to QEMU; it listens, so that a restarted launcher finds it again");
@@ -19,7 +19,12 @@ static void build_serial(struct build *b)
              "autoattachSerialConsole is false in the manifest");
         return;
     }
-    chardev_listen(b, "serial0", MACHINE_ROLE_SERIAL, "serial.sock", log ? "virt-serial0-log" : NULL);
+    /* Fifos, and no socket: what the guest prints waits in them while the launcher is replaced, and each byte is read
+     * once. (A socket's logfile= of QEMU before 9 doubles bytes whenever the reader is slow, and nothing rotates it.)
+     */
+    b->machine->serial = private_path(b, "serial");
+    b->machine->serial_log = log;
+    option(b, SECTION_BACKEND, "-chardev", text(b, "pipe,id=serial0,path=%s", comma(b, b->machine->serial)));
     if (b->x86) {
         json_t *device = device_new(b, NULL, "isa-serial", "isa-serial0");
 
@@ -59,7 +64,7 @@ static void channel(struct build *b, const struct node *at, unsigned number, con
 {
     json_t *port;
 
-    chardev_listen(b, role, role, file, NULL);
+    chardev_listen(b, role, role, file);
     port = device_new(b, at, "virtserialport", id);
     set_string(b, port, "bus", "virtio-serial0.0");
     set_int(b, port, "nr", number);

@@ -142,7 +142,7 @@ static void redirections(struct build *b)
         const char *id = text(b, "redir%u", i), *chardev = text(b, "usbredir%u", i);
         json_t *device;
 
-        chardev_listen(b, chardev, NULL, text(b, "virt-usbredir-%u", i), NULL);
+        chardev_listen(b, chardev, NULL, text(b, "virt-usbredir-%u", i));
         device = device_new(b, b->devices->client_passthrough, "usb-redir", id);
         set_string(b, device, "chardev", chardev);
         set_string(b, device, "bus", "usb.0");

@@ -324,6 +324,12 @@ const struct machine_item *machine_get_items(const struct machine *machine, size
     return machine->items.items;
 }
 
+const char *machine_get_serial(const struct machine *machine, bool *ret_log)
+{
+    *ret_log = machine->serial_log;
+    return machine->serial;
+}
+
 const char *machine_get_nvram(const struct machine *machine, const char **ret_template)
 {
     *ret_template = machine->nvram_template;

@@ -111,7 +111,6 @@ struct machine_facts {
 /* A fd that the QEMU process is to inherit under a fixed number. The domain opens it before the spawn. */
 enum machine_fd_kind {
     MACHINE_FD_LISTEN,    /* a listening unix socket at `path` */
-    MACHINE_FD_LOG,       /* `path` opened O_APPEND|O_CREAT|O_WRONLY, 0600 */
     MACHINE_FD_TAP,       /* queue `queue` of the tap device `path` */
     MACHINE_FD_VHOST_NET, /* /dev/vhost-net */
 };
@@ -119,8 +118,6 @@ enum machine_fd_kind {
 /* The roles that the domain looks for among the listening sockets. */
 #define MACHINE_ROLE_QMP     "qmp"
 #define MACHINE_ROLE_AGENT   "agent"
-#define MACHINE_ROLE_SERIAL  "serial"
-#define MACHINE_ROLE_LOG     "serial-log"
 #define MACHINE_ROLE_METRICS "downward-metrics"
 
 struct machine_fd {
@@ -183,6 +180,9 @@ const struct machine_item *machine_get_items(const struct machine *machine, size
 /* With facts->assume: what keeps this host from running the machine, "spec.path: what is missing"; NULL if nothing. */
 char *const *machine_get_lacks(const struct machine *machine);
 /* NVRAM: copy `template` to `path` before the start unless path exists; NULL when there is none. */
+/* The serial console: QEMU opens the fifos PATH.in and PATH.out, which the domain makes before the spawn. NULL: none.
+ * *ret_log: what comes out of it is to be logged. */
+const char *machine_get_serial(const struct machine *machine, bool *ret_log);
 const char *machine_get_nvram(const struct machine *machine, const char **ret_template);
 /* The target name that the guest's disk has in KubeVirt's status ("vda", "sda"), or NULL. */
 const char *machine_disk_target(const struct machine *machine, const char *disk);

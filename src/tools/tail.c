@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/tail.h"
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,8 +21,9 @@ struct tail {
     dev_t device;
     ino_t inode;
     off_t offset;
-    int last_errno; /* of an open that failed: said once */
-    bool open_line; /* the last byte written was no line end */
+    uint64_t passed; /* predecessors up to this number have been read, or were gone before we came */
+    int last_errno;  /* of an open that failed: said once */
+    bool open_line;  /* the last byte written was no line end */
     size_t have;
     char line[LIMIT_TAIL_LINE_BYTES]; /* what was read behind the last line end */
 };
@@ -88,7 +93,78 @@ static int drain(struct tail *tail)
     }
 }
 
-/* True if there is another file under the name now; it is open then. */
+/* N of NAME.N; 0: it is none of the file's predecessors. */
+static uint64_t predecessor_number(const char *file, const char *entry)
+{
+    const char *digits = startswith(entry, file);
+    char *end;
+    uint64_t n;
+
+    if (!digits || digits[0] != '.' || digits[1] < '0' || digits[1] > '9')
+        return 0;
+    errno = 0;
+    n = strtoull(digits + 1, &end, 10);
+    return errno || *end || n >= UINT64_MAX - 1 ? 0 : n + 1; /* .0 counts too */
+}
+
+/* The number of the oldest predecessor that has not been read; 0: there is none. */
+static uint64_t next_predecessor(const struct tail *tail)
+{
+    const char *slash = strrchr(tail->path, '/');
+    char dir[PATH_MAX];
+    struct dirent *entry;
+    uint64_t next = 0;
+    DIR *stream;
+
+    snprintf(dir, sizeof(dir), "%.*s", slash ? (int)(slash - tail->path) + 1 : 1, slash ? tail->path : ".");
+    stream = opendir(dir);
+    while (stream && (entry = readdir(stream))) {
+        uint64_t n = predecessor_number(slash ? slash + 1 : tail->path, entry->d_name);
+
+        if (n > tail->passed && (next == 0 || n < next))
+            next = n;
+    }
+    if (stream)
+        closedir(stream);
+    return next;
+}
+
+static bool is_open(const struct tail *tail, const struct stat *st)
+{
+    return tail->fd >= 0 && st->st_ino == tail->inode && st->st_dev == tail->device;
+}
+
+static void take(struct tail *tail, int fd, const struct stat *st)
+{
+    fd_close(tail->fd);
+    tail->fd = fd;
+    tail->inode = st->st_ino;
+    tail->device = st->st_dev;
+    tail->offset = 0;
+}
+
+/* The next of the predecessors: where the log was rotated more than once since we looked, and at the start. */
+static bool open_predecessor(struct tail *tail)
+{
+    uint64_t n;
+
+    while ((n = next_predecessor(tail)) > 0) {
+        _cleanup_close_ int fd = -EBADF;
+        char path[PATH_MAX];
+        struct stat st;
+
+        snprintf(path, sizeof(path), "%s.%" PRIu64, tail->path, n - 1);
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW);
+        tail->passed = n;
+        if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || is_open(tail, &st))
+            continue; /* removed meanwhile, or the one that we have just read under its old name */
+        take(tail, TAKE_FD(fd), &st);
+        return true;
+    }
+    return false;
+}
+
+/* True if there is another file to go on with; it is open then. */
 static bool open_next(struct tail *tail)
 {
     _cleanup_close_ int fd = open(tail->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
@@ -101,13 +177,12 @@ static bool open_next(struct tail *tail)
         return false;
     }
     tail->last_errno = 0;
-    if (!S_ISREG(st.st_mode) || (tail->fd >= 0 && st.st_ino == tail->inode && st.st_dev == tail->device))
+    if (!S_ISREG(st.st_mode) || is_open(tail, &st))
         return false;
-    fd_close(tail->fd);
-    tail->fd = TAKE_FD(fd);
-    tail->inode = st.st_ino;
-    tail->device = st.st_dev;
-    tail->offset = 0;
+    /* after this file was opened: whatever lies between it and ours has its predecessor's name by now */
+    if (open_predecessor(tail))
+        return true;
+    take(tail, TAKE_FD(fd), &st);
     return true;
 }
 

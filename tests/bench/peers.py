@@ -170,10 +170,20 @@ class Bare:
         self.command = [str(BARE), str(self.file), str(names[0])]
         self.command += [f"{n}:{kind}:{path}" for n, (kind, path) in sorted(fds.items())]
 
+    def make_fifos(self):
+        for argument in self.file.read_bytes().decode().split("\0"):
+            if argument.startswith("pipe,"):
+                base = argument.split("path=", 1)[1]
+                Path(base).parent.mkdir(parents=True, exist_ok=True)
+                for path in (f"{base}.in", f"{base}.out"):
+                    if not os.path.exists(path):
+                        os.mkfifo(path)
+
     def start(self):
         """Marks in milliseconds after the exec."""
         for _, path in self.fds.values():  # the folder of the VM has gone with the VM
             Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self.make_fifos()
         start = monotonic_usec()
         run = subprocess.run(self.command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE)
         if run.returncode != 0:

@@ -174,7 +174,7 @@ static void start_guest(void)
     int pair[2];
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 || fd_set_nonblocking(pair[1], true) < 0 ||
-        console_new(t.event, pair[1], path, &t.console, NULL) < 0 ||
+        console_new(t.event, pair[1], pair[1], path, NULL, &t.console, NULL) < 0 ||
         sd_event_add_io(t.event, NULL, pair[0], EPOLLIN, on_guest_input, NULL) < 0)
         die("cannot make the console");
     t.guest_fd = pair[0];

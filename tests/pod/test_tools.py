@@ -230,6 +230,33 @@ def test_tail_rotation(start, tmp_path):
     tail.end(expected)
 
 
+def test_tail_reads_the_predecessors_first(start, tmp_path):
+    """By their numbers, not by their names' order; other files of the folder are none of its business."""
+    log = tmp_path / "log"
+    (tmp_path / "log.900").write_bytes(b"1\nhalf")
+    (tmp_path / "log.1000").write_bytes(b" and half\n2\n")
+    for name in ("log.x", "log.9x", "log-1", "log."):
+        (tmp_path / name).write_bytes(b"no\n")
+    log.write_bytes(b"3\n")
+    expected = b"1\nhalf and half\n2\n3\n"
+    tail = Tail(start, log)
+    tail.wait(expected)
+    # rotated twice while it does not look
+    tail.process.send_signal(signal.SIGSTOP)
+    with log.open("ab") as f:
+        f.write(b"4\n")
+    os.rename(log, tmp_path / "log.1100")
+    (tmp_path / "log.900").unlink()
+    (tmp_path / "log.1200").write_bytes(b"5\n")
+    log.write_bytes(b"6\n")
+    tail.process.send_signal(signal.SIGCONT)
+    tail.wait(expected + b"4\n5\n6\n")
+    # and once more, with the one that it reads removed
+    os.rename(log, tmp_path / "log.1300")
+    log.write_bytes(b"7\n")
+    tail.end(expected + b"4\n5\n6\n7\n")
+
+
 def test_tail_rotation_by_a_writer_that_is_late(start, tmp_path):
     """What is written to the old file after its renaming comes before the new file's lines."""
     log = tmp_path / "log"

@@ -166,7 +166,7 @@ static int set_up(void **state)
     assert_true(event_new(&f->event) >= 0);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
     f->guest = fds[0];
-    assert_int_equal(console_new(f->event, fds[1], f->path, &f->console, NULL), 0);
+    assert_int_equal(console_new(f->event, fds[1], fds[1], f->path, NULL, &f->console, NULL), 0);
     *state = f;
     return 0;
 }

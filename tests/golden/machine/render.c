@@ -286,7 +286,7 @@ static json_t *strings(char *const *list)
 
 static json_t *fds_to_json(const struct machine *machine)
 {
-    static const char *const kinds[] = {"listen", "log", "tap", "vhost-net"};
+    static const char *const kinds[] = {"listen", "tap", "vhost-net"};
     json_t *array = json_array();
     size_t n;
     const struct machine_fd *fds = machine_get_fds(machine, &n);

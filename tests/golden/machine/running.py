@@ -187,7 +187,7 @@ class Qemu:
         for path, image in self.answer["files"].items():
             make_image(path, image, self.root)
         for fd in self.answer["fds"]:
-            if fd["kind"] in ("listen", "log"):
+            if fd["kind"] == "listen":
                 Path(fd["path"]).parent.mkdir(parents=True, exist_ok=True)
         if self.answer.get("nvram"):
             shutil.copy(self.answer["nvramTemplate"], self.answer["nvram"])
@@ -197,7 +197,8 @@ class Qemu:
         for chardev in options_of(self.answer["argv"], "-chardev"):
             kind, *rest = parse_keyval(chardev)
             if kind[0] == "pipe":
-                os.mkfifo(dict(rest)["path"])
+                for direction in ("in", "out"):
+                    os.mkfifo(f"{dict(rest)['path']}.{direction}")
         for option in options_of(self.answer["argv"], "-fw_cfg") + options_of(self.answer["argv"], "-acpitable"):
             path = dict(parse_keyval(option))["file"]
             if path.startswith(self.root):

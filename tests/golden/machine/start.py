@@ -33,8 +33,6 @@ def tap(name, multi_queue):
 def open_fd(fd, fds):
     if fd["kind"] == "listen":
         return listener(fd["path"])
-    if fd["kind"] == "log":
-        return os.open(fd["path"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     if fd["kind"] == "tap":
         return tap(fd["path"], sum(f["path"] == fd["path"] for f in fds) > 1)
     return os.open(fd["path"], os.O_RDWR)
