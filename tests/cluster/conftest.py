@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real etcd and kube-apiserver on loopback, of one program that `server/` builds, and calls of its API."""
+"""`api`: a real etcd and kube-apiserver on loopback, no root needed, and calls of its API. `cluster`: all of Kubernetes
+with a node that runs containers (cluster.py), one for the whole run. VMLET_CLUSTER=NAME takes the one that `./dev cluster
+up` has left, and leaves it."""
 import json
 import os
-import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -14,28 +16,17 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-BINARY = Path(os.environ.get("VMLET_CACHE", Path.home() / ".cache/vmlet")) / "cluster/bin/cluster"
 TOKEN = "test-cluster-token"
-VERSION = next(line.split()[1] for line in (HERE / "server/go.mod").read_text().splitlines()
-               if line.strip().startswith("k8s.io/kubernetes v"))
+sys.path.insert(0, str(HERE))
+import binaries  # noqa: E402
+import cluster as clusters  # noqa: E402
 
 
 def build():
-    """Minutes, once: the result is kept until server/ changes."""
-    stamp = BINARY.with_name("cluster.stamp")
-    wanted = "".join((HERE / "server" / name).read_text() for name in ("go.mod", "main.go", "etcd.go"))
-    if BINARY.exists() and stamp.exists() and stamp.read_text() == wanted:
-        return
-    if not shutil.which("go"):
-        pytest.skip("no Go toolchain: the API server of the tests cannot be built")
-    BINARY.parent.mkdir(parents=True, exist_ok=True)
-    flags = f"-s -w -X k8s.io/component-base/version.gitVersion={VERSION}"
-    done = subprocess.run(["nice", "-n", "19", "go", "build", "-p", "2", "-trimpath", "-ldflags", flags, "-o", BINARY, "."],
-                          cwd=HERE / "server", env=os.environ | {"CGO_ENABLED": "0"}, capture_output=True, text=True)
-    if done.returncode != 0 and "dial tcp" in done.stderr:
-        pytest.skip("the Go module proxy cannot be reached: the API server of the tests cannot be built")
-    assert done.returncode == 0, done.stderr
-    stamp.write_text(wanted)
+    try:
+        return binaries.control_plane() / "server"
+    except binaries.CannotBuild as e:
+        pytest.skip(str(e))
 
 
 def free_port():
@@ -78,7 +69,7 @@ class Api:
 
 @pytest.fixture(scope="session")
 def api(tmp_path_factory):
-    build()
+    program = build()
     d = tmp_path_factory.mktemp("cluster")
     etcd, peer, port = free_port(), free_port(), free_port()
     subprocess.run(["openssl", "genrsa", "-out", d / "sa.key", "2048"], check=True, capture_output=True)
@@ -87,7 +78,7 @@ def api(tmp_path_factory):
 
     def start(*arguments):
         log = open(d / f"{arguments[0]}.log", "wb")
-        processes.append(subprocess.Popen([BINARY, *arguments], stdout=log, stderr=log))
+        processes.append(subprocess.Popen([program, *arguments], stdout=log, stderr=log))
 
     try:
         start("etcd", "--data-dir", d / "etcd", "--listen-client-url", f"http://127.0.0.1:{etcd}",
@@ -115,3 +106,19 @@ def api(tmp_path_factory):
             except subprocess.TimeoutExpired:
                 p.kill()
                 p.wait()
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    kept = os.environ.get("VMLET_CLUSTER")
+    it = clusters.Cluster(kept or f"t{os.getpid()}")
+    if os.geteuid() != 0:
+        pytest.skip("a cluster takes root")
+    try:
+        it.up()
+        yield it
+    except binaries.CannotBuild as e:
+        pytest.skip(str(e))
+    finally:
+        if not kept:
+            it.down()
