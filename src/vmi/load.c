@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "base/nearest.h"
 #include "base/strbuf.h"
+#include "vmi/merge.h"
 #include "vmi/private.h"
 
 enum kind {
@@ -15,24 +16,38 @@ enum kind {
     KIND_VMI,
     KIND_REPLICA_SET,
     KIND_POOL,
-    KIND_PRESET,
+    KIND_PRESET, /* from here: what only changes a VM of the same file */
+    KIND_INSTANCETYPE,
+    KIND_CLUSTER_INSTANCETYPE,
+    KIND_PREFERENCE,
+    KIND_CLUSTER_PREFERENCE,
 };
+
+static const char *const kubevirt_versions[] = {"kubevirt.io/v1", "kubevirt.io/v1alpha3", "kubevirt.io/v1alpha2", NULL};
+#define OLD_VERSION "kubevirt.io/v1alpha2"
+static const char *const pool_versions[] = {"pool.kubevirt.io/v1beta1", "pool.kubevirt.io/v1alpha1", NULL};
+static const char *const type_versions[] = {"instancetype.kubevirt.io/v1", "instancetype.kubevirt.io/v1beta1",
+                                            "instancetype.kubevirt.io/v1alpha2", NULL};
 
 static const struct {
-    const char *name;
+    const char *name, *short_name;
     const struct table *table;
+    const char *const *versions;
 } kinds[] = {
-    [KIND_VM] = {"VirtualMachine", &table_vm},
-    [KIND_VMI] = {"VirtualMachineInstance", &table_vmi},
-    [KIND_REPLICA_SET] = {"VirtualMachineInstanceReplicaSet", &table_replica_set},
-    [KIND_POOL] = {"VirtualMachinePool", &table_pool},
-    [KIND_PRESET] = {"VirtualMachineInstancePreset", &table_preset},
+    [KIND_VM] = {"VirtualMachine", "vm", &table_vm, kubevirt_versions},
+    [KIND_VMI] = {"VirtualMachineInstance", "vmi", &table_vmi, kubevirt_versions},
+    [KIND_REPLICA_SET] = {"VirtualMachineInstanceReplicaSet", "vmirs", &table_replica_set, kubevirt_versions},
+    [KIND_POOL] = {"VirtualMachinePool", "vmpool", &table_pool, pool_versions},
+    [KIND_PRESET] = {"VirtualMachineInstancePreset", "vmipreset", &table_preset, kubevirt_versions},
+    [KIND_INSTANCETYPE] = {"VirtualMachineInstancetype", "vminstancetype", &table_instancetype, type_versions},
+    [KIND_CLUSTER_INSTANCETYPE] = {"VirtualMachineClusterInstancetype", "vmclusterinstancetype",
+                                   &table_cluster_instancetype, type_versions},
+    [KIND_PREFERENCE] = {"VirtualMachinePreference", "vmpref", &table_preference, type_versions},
+    [KIND_CLUSTER_PREFERENCE] = {"VirtualMachineClusterPreference", "vmcp", &table_cluster_preference, type_versions},
 };
 
-static const char *const versions[] = {"kubevirt.io/v1", "kubevirt.io/v1alpha3", "kubevirt.io/v1alpha2"};
-#define OLD_VERSION "kubevirt.io/v1alpha2"
-
 #define POOL_GROUP "pool.kubevirt.io/"
+#define TYPE_GROUP "instancetype.kubevirt.io/"
 
 /* The group's other kinds: they may stand in the same file, and are no misspelt ones. */
 static const char *const other_kinds[] = {"VirtualMachineInstanceMigration", "VirtualMachineInstanceMigrationList",
@@ -57,14 +72,20 @@ static const struct {
 struct objects {
     struct arena *arena;
     struct faults *faults;
-    struct node **machines;
-    enum kind *machine_kinds;
+    struct object {
+        struct node *node;
+        enum kind kind;
+    } * items;
+    size_t count, allocated;
     size_t n_machines;
-    struct node **presets;
-    size_t n_presets;
-    size_t allocated;
-    struct strbuf others; /* kinds that were left out: "Service, Secret" */
+    const struct shared_object *preference; /* that was applied */
+    struct strbuf others;                   /* kinds that were left out: "Service, Secret" */
 };
+
+static bool is_machine(const struct object *object)
+{
+    return object->kind < KIND_PRESET;
+}
 
 static const char *text_of(const struct node *mapping, const char *key)
 {
@@ -80,12 +101,6 @@ static const char *name_of(const struct node *object)
     return text_of(metadata, "name") ?: text_of(metadata, "generateName");
 }
 
-static const char *const short_names[] = {[KIND_VM] = "vm",
-                                          [KIND_VMI] = "vmi",
-                                          [KIND_REPLICA_SET] = "vmirs",
-                                          [KIND_POOL] = "vmpool",
-                                          [KIND_PRESET] = "vmipreset"};
-
 /* "virtualmachine", "VirtualMachines", "vm" and the like: an object that was meant for us. */
 static int nearest_kind(const char *kind)
 {
@@ -93,7 +108,7 @@ static int nearest_kind(const char *kind)
 
     for (size_t i = 0; i < ELEMENTSOF(kinds); i++) {
         names[i] = kinds[i].name;
-        if (strcasecmp(kind, short_names[i]) == 0)
+        if (strcasecmp(kind, kinds[i].short_name) == 0)
             return (int)i;
     }
     near = nearest_of(kind, names, ELEMENTSOF(names));
@@ -107,23 +122,18 @@ static int nearest_kind(const char *kind)
 static bool check_version(struct objects *o, const struct node *object, enum kind kind)
 {
     const char *version = text_of(object, "apiVersion");
+    _cleanup_(strbuf_done) struct strbuf known = {0};
 
     if (!version) {
-        faults_add_member(o->faults, object, "apiVersion", "is missing (kubevirt.io/v1)");
+        faults_add_member(o->faults, object, "apiVersion", "is missing (%s)", kinds[kind].versions[0]);
         return false;
     }
-    if (kind == KIND_POOL) { /* of a group of its own */
-        if (streq(version, POOL_GROUP "v1alpha1") || streq(version, POOL_GROUP "v1beta1"))
+    for (const char *const *v = kinds[kind].versions; *v; v++) {
+        if (streq(version, *v))
             return true;
-        faults_add_member(o->faults, object, "apiVersion", "\"%.48s\" is not known (%s or %s)", version,
-                          POOL_GROUP "v1beta1", POOL_GROUP "v1alpha1");
-        return false;
+        strbuf_printf(&known, "%s%s", v == kinds[kind].versions ? "" : v[1] ? ", " : " or ", *v);
     }
-    for (size_t i = 0; i < ELEMENTSOF(versions); i++)
-        if (streq(version, versions[i]))
-            return true;
-    faults_add_member(o->faults, object, "apiVersion",
-                      "\"%.48s\" is not known (kubevirt.io/v1, kubevirt.io/v1alpha3 or kubevirt.io/v1alpha2)", version);
+    faults_add_member(o->faults, object, "apiVersion", "\"%.48s\" is not known (%s)", version, strbuf_text(&known));
     return false;
 }
 
@@ -154,30 +164,22 @@ static int collect_list(struct objects *o, const struct node *list, unsigned dep
 
 static int add_object(struct objects *o, struct node *object, enum kind kind)
 {
-    if (o->n_machines + o->n_presets == o->allocated) {
+    if (o->count == o->allocated) {
         size_t n = MAX(16U, 2 * o->allocated);
-        struct node **machines = arena_new_array(o->arena, struct node *, n);
-        struct node **presets = arena_new_array(o->arena, struct node *, n);
-        enum kind *machine_kinds = arena_new_array(o->arena, enum kind, n);
+        struct object *items = arena_new_array(o->arena, struct object, n);
 
-        if (!machines || !presets || !machine_kinds)
+        if (!items)
             return -ENOMEM;
-        if (o->allocated > 0) {
-            memcpy(machines, o->machines, o->n_machines * sizeof(struct node *));
-            memcpy(presets, o->presets, o->n_presets * sizeof(struct node *));
-            memcpy(machine_kinds, o->machine_kinds, o->n_machines * sizeof(enum kind));
-        }
-        o->machines = machines;
-        o->presets = presets;
-        o->machine_kinds = machine_kinds;
+        if (o->count > 0)
+            memcpy(items, o->items, o->count * sizeof(*items));
+        o->items = items;
         o->allocated = n;
     }
-    if (kind == KIND_PRESET) {
-        o->presets[o->n_presets++] = object;
-    } else {
-        o->machine_kinds[o->n_machines] = kind;
-        o->machines[o->n_machines++] = object;
-    }
+    o->items[o->count] = (struct object){object, kind};
+    if (is_machine(&o->items[o->count++]))
+        o->n_machines++;
+    else
+        note_other(o, kinds[kind].name);
     return 0;
 }
 
@@ -198,13 +200,15 @@ static int collect(struct objects *o, struct node *object, unsigned depth)
     }
     if (depth == 0 &&
         (streq(kind, "List") || streq(kind, "VirtualMachineList") || streq(kind, "VirtualMachineInstanceList") ||
-         streq(kind, "VirtualMachineInstanceReplicaSetList") || streq(kind, "VirtualMachinePoolList")))
+         streq(kind, "VirtualMachineInstanceReplicaSetList") || streq(kind, "VirtualMachinePoolList") ||
+         streq(kind, "VirtualMachineInstancetypeList") || streq(kind, "VirtualMachineClusterInstancetypeList") ||
+         streq(kind, "VirtualMachinePreferenceList") || streq(kind, "VirtualMachineClusterPreferenceList")))
         return collect_list(o, object, depth);
     for (size_t i = 0; i < ELEMENTSOF(kinds); i++)
         if (streq(kind, kinds[i].name)) {
             /* a VirtualMachine of another group (there are several) is none of ours */
-            if (version && !startswith(version, "kubevirt.io/") && !startswith(version, POOL_GROUP) &&
-                strchr(version, '/') && !startswith(version, "kubevirt")) {
+            if (version && strchr(version, '/') && !startswith(version, "kubevirt") &&
+                !startswith(version, POOL_GROUP) && !startswith(version, TYPE_GROUP)) {
                 strbuf_printf(&o->others, "%s%.64s of %.64s", o->others.length > 0 ? ", " : "", kind, version);
                 return 0;
             }
@@ -236,14 +240,15 @@ static const char *advice_for(const struct objects *o)
 /* NAME, or KIND/NAME with a kind as kubectl takes it: a VM and its VMI have the same name. */
 static bool is_wanted(const struct objects *o, size_t index, const char *wanted)
 {
-    const char *name = name_of(o->machines[index]) ?: "(without name)", *slash = strchr(wanted, '/');
+    const struct object *object = &o->items[index];
+    const char *name = name_of(object->node) ?: "(without name)", *slash = strchr(wanted, '/');
     char kind[64];
 
     if (!slash)
         return streq(name, wanted);
     snprintf(kind, sizeof(kind), "%.*s", (int)MIN(slash - wanted, 63), wanted);
-    return streq(name, slash + 1) && (strcasecmp(kind, kinds[o->machine_kinds[index]].name) == 0 ||
-                                      strcasecmp(kind, short_names[o->machine_kinds[index]]) == 0);
+    return streq(name, slash + 1) &&
+           (strcasecmp(kind, kinds[object->kind].name) == 0 || strcasecmp(kind, kinds[object->kind].short_name) == 0);
 }
 
 /* Which machine of the file is meant: its index, or -EINVAL with a fault. */
@@ -253,15 +258,17 @@ static int choose(struct objects *o, const struct vmi_load_options *options)
     _cleanup_(strbuf_done) struct strbuf names = {0};
     int found = -1, matches = 0;
 
-    for (size_t i = 0; i < o->n_machines; i++) {
-        const char *name = name_of(o->machines[i]) ?: "(without name)";
+    for (size_t i = 0; i < o->count; i++) {
+        const char *name = name_of(o->items[i].node) ?: "(without name)";
 
+        if (!is_machine(&o->items[i]))
+            continue;
         if (!wanted || is_wanted(o, i, wanted)) {
             found = (int)i;
             matches++;
         }
         if (names.length < 1024)
-            strbuf_printf(&names, "%s%s/%.64s", i > 0 ? ", " : "", short_names[o->machine_kinds[i]], name);
+            strbuf_printf(&names, "%s%s/%.64s", names.length > 0 ? ", " : "", kinds[o->items[i].kind].short_name, name);
     }
     if (matches == 1)
         return found;
@@ -270,12 +277,11 @@ static int choose(struct objects *o, const struct vmi_load_options *options)
             return -EINVAL;
         const char *advice = advice_for(o);
 
-        if (o->n_presets == 0 && o->others.length == 0)
+        if (o->others.length == 0)
             faults_add(o->faults, NULL, "has no object at all (give a " ACCEPTED ")");
         else
-            faults_add(o->faults, NULL, "has no VM, only %s%s%s (give a " ACCEPTED "%s%s)",
-                       o->n_presets > 0 ? "presets" : "", o->n_presets > 0 && o->others.length > 0 ? ", " : "",
-                       strbuf_text(&o->others), advice ? "; " : "", advice ? advice : "");
+            faults_add(o->faults, NULL, "has no VM, only %s (give a " ACCEPTED "%s%s)", strbuf_text(&o->others),
+                       advice ? "; " : "", advice ? advice : "");
     } else if (matches == 0) {
         faults_add(o->faults, NULL, "has no VM named \"%.64s\" (it has %s)", wanted, strbuf_text(&names));
     } else if (wanted) {
@@ -294,40 +300,75 @@ static bool same_version(const struct node *object, const char *version)
     return text && streq(text, version);
 }
 
-static struct node *get_mutable(struct node *mapping, const char *key)
+/* The template of a VM and the like; the object itself when it is a VMI. */
+static struct node *instance_of(struct node *object, enum kind kind)
 {
-    for (struct node *n = mapping && mapping->kind == NODE_MAPPING ? mapping->first : NULL; n; n = n->next)
-        if (streq(n->key, key))
-            return n;
-    return NULL;
+    if (kind == KIND_POOL)
+        object = node_child(node_child(object, "spec"), "virtualMachineTemplate");
+    return kind == KIND_VMI ? object : node_child(node_child(object, "spec"), "template");
 }
 
 /* The presets themselves are decoded, so that what is wrong in one is said at its place. */
-static bool check_presets(struct objects *o, struct decoder *d)
+static int apply_presets(struct objects *o, struct decoder *d, struct node *instance)
 {
-    size_t before = o->faults->count + o->faults->dropped;
+    size_t before = o->faults->count + o->faults->dropped, n = 0;
+    struct node **presets = arena_new_array(o->arena, struct node *, o->count);
 
+    if (!presets)
+        return -ENOMEM;
     d->root = &table_preset;
-    for (size_t i = 0; i < o->n_presets; i++) {
+    for (size_t i = 0; i < o->count; i++) {
         struct preset_object preset = {0};
 
-        d->old_names = same_version(o->presets[i], OLD_VERSION);
-        decode_object(d, &table_preset, o->presets[i], &preset);
+        if (o->items[i].kind != KIND_PRESET)
+            continue;
+        d->old_names = same_version(o->items[i].node, OLD_VERSION);
+        decode_object(d, &table_preset, o->items[i].node, &preset);
+        presets[n++] = o->items[i].node;
     }
-    return o->faults->count + o->faults->dropped == before;
+    if (n == 0 || o->faults->count + o->faults->dropped > before)
+        return 0;
+    return presets_apply(o->arena, o->faults, presets, n,
+                         node_get(instance ? node_get(instance, "metadata") : NULL, "labels"),
+                         node_child(instance, "spec"));
 }
 
-static int apply_presets(struct objects *o, struct node *object, enum kind kind)
+/* Instance types and preferences, likewise: only those of a VM that refers to some are looked at. */
+static int apply_instancetype(struct objects *o, struct decoder *d, struct node *vm_spec)
 {
-    struct node *instance = object;
+    struct shared_object *shared = arena_new_array(o->arena, struct shared_object, o->count);
+    size_t before = o->faults->count + o->faults->dropped, n = 0;
 
+    if (!shared)
+        return -ENOMEM;
+    d->old_names = false;
+    for (size_t i = 0; i < o->count; i++) {
+        const struct object *item = &o->items[i];
+        struct instancetype_object type = {0};
+        struct preference_object preference = {0};
+        bool is_type = item->kind == KIND_INSTANCETYPE || item->kind == KIND_CLUSTER_INSTANCETYPE;
+
+        if (item->kind <= KIND_PRESET)
+            continue;
+        d->root = kinds[item->kind].table;
+        decode_object(d, d->root, item->node, is_type ? (void *)&type : &preference);
+        shared[n++] = (struct shared_object){kinds[item->kind].name, item->node, type.spec, preference.spec};
+    }
+    return instancetype_apply(o->arena, o->faults, shared, n, o->faults->count + o->faults->dropped == before, vm_spec,
+                              &o->preference);
+}
+
+static int apply_others(struct objects *o, struct decoder *d, struct node *object, enum kind kind)
+{
+    struct node *instance = instance_of(object, kind), *vm_spec;
+    int r = apply_presets(o, d, instance);
+
+    if (r < 0 || (kind != KIND_VM && kind != KIND_POOL))
+        return r;
+    vm_spec = node_child(object, "spec");
     if (kind == KIND_POOL)
-        instance = get_mutable(get_mutable(object, "spec"), "virtualMachineTemplate");
-    if (kind != KIND_VMI)
-        instance = get_mutable(get_mutable(instance, "spec"), "template");
-    return presets_apply(o->arena, o->faults, o->presets, o->n_presets,
-                         node_get(instance ? node_get(instance, "metadata") : NULL, "labels"),
-                         get_mutable(instance, "spec"));
+        vm_spec = node_child(node_child(vm_spec, "virtualMachineTemplate"), "spec");
+    return vm_spec ? apply_instancetype(o, d, vm_spec) : 0;
 }
 
 static void take_metadata(struct vmi *vmi, const struct object_metadata *object, const struct object_metadata *instance)
@@ -460,11 +501,9 @@ static int decode(struct objects *o, struct vmi *vmi, struct node *object, enum 
     struct object_metadata metadata = {0};
     int r;
 
-    if (check_presets(o, &d)) {
-        r = apply_presets(o, object, kind);
-        if (r == -ENOMEM)
-            return r;
-    }
+    r = apply_others(o, &d, object, kind);
+    if (r == -ENOMEM)
+        return r;
     d.root = kinds[kind].table;
     d.old_names = same_version(object, OLD_VERSION);
     vmi->at = object;
@@ -490,13 +529,15 @@ static int load(struct vmi *vmi, const char *text, size_t length, const struct v
     chosen = r < 0 ? r : choose(&o, options);
     strbuf_done(&o.others);
     if (chosen >= 0)
-        r = decode(&o, vmi, o.machines[chosen], o.machine_kinds[chosen]);
+        r = decode(&o, vmi, o.items[chosen].node, o.items[chosen].kind);
     else if (chosen == -EINVAL)
         r = 0;
     if (r >= 0 && chosen >= 0) {
         r = vmi_set_defaults(vmi, options);
         if (r >= 0)
             vmi_validate(vmi, faults);
+        if (r >= 0 && o.preference)
+            instancetype_check_requirements(vmi, faults, o.preference);
     }
     if (r == -ENOMEM)
         return error_oom(ret_error);

@@ -5,6 +5,7 @@
  * fault. The merge is done on nodes, before decoding, so that the settings keep their place in the file.
  */
 #include "base/strbuf.h"
+#include "vmi/merge.h"
 #include "vmi/private.h"
 #include "json/scalar.h"
 
@@ -69,57 +70,6 @@ static bool selector_matches(const struct node *selector, const struct node *lab
     return any;
 }
 
-static bool equal(const struct node *a, const struct node *b)
-{
-    if (a->kind != b->kind || a->count != b->count)
-        return false;
-    if (a->kind == NODE_SCALAR)
-        return streq(a->text, b->text);
-    if (a->kind == NODE_SEQUENCE) {
-        for (const struct node *x = a->first, *y = b->first; x; x = x->next, y = y->next)
-            if (!equal(x, y))
-                return false;
-        return true;
-    }
-    NODE_FOREACH(x, a)
-    {
-        const struct node *y = node_get(b, x->key);
-
-        if (!y || !equal(x, y))
-            return false;
-    }
-    return true;
-}
-
-static struct node *child_of(struct node *mapping, const char *key)
-{
-    for (struct node *n = mapping->first; n; n = n->next)
-        if (streq(n->key, key))
-            return n;
-    return NULL;
-}
-
-static struct node *copy(struct arena *arena, const struct node *from)
-{
-    struct node *n = arena_alloc(arena, sizeof(*n)), **end;
-
-    if (!n)
-        return NULL;
-    *n = *from;
-    n->next = NULL;
-    n->first = NULL;
-    end = &n->first;
-    NODE_FOREACH(c, from)
-    {
-        *end = copy(arena, c);
-        if (!*end)
-            return NULL;
-        (*end)->parent = n;
-        end = &(*end)->next;
-    }
-    return n;
-}
-
 /* Members of `from` that `into` has not. With `faults`, a member that both have and that differs is a contradiction. */
 static int merge(struct arena *arena, struct faults *faults, struct node *into, const struct node *from)
 {
@@ -127,7 +77,7 @@ static int merge(struct arena *arena, struct faults *faults, struct node *into, 
 
     NODE_FOREACH(c, from)
     {
-        struct node *own = child_of(into, c->key), *added, **end;
+        struct node *own = node_child(into, c->key), *added;
 
         if (own && own->kind == NODE_MAPPING && c->kind == NODE_MAPPING) {
             int s = merge(arena, faults, own, c);
@@ -138,21 +88,16 @@ static int merge(struct arena *arena, struct faults *faults, struct node *into, 
             continue;
         }
         if (own && own->kind != NODE_NULL) {
-            if (faults && !equal(own, c)) {
+            if (faults && !node_equal(own, c)) {
                 faults_add(faults, c, "contradicts another preset for the same VMI, in line %u", own->line);
                 r = -EINVAL;
             }
             continue;
         }
-        added = copy(arena, c);
+        added = node_copy(arena, c);
         if (!added)
             return -ENOMEM;
-        added->parent = into;
-        for (end = &into->first; *end && *end != own; end = &(*end)->next)
-            ;
-        added->next = own ? own->next : NULL;
-        added->index = own ? own->index : into->count++;
-        *end = added;
+        node_put(into, c->key, added);
     }
     return r;
 }
@@ -174,7 +119,7 @@ int presets_apply(struct arena *arena, struct faults *faults, struct node *const
         if (!selector || !settings || settings->kind != NODE_MAPPING || !selector_matches(selector, labels))
             continue;
         if (!all) {
-            all = copy(arena, settings);
+            all = node_copy(arena, settings);
             if (!all)
                 return -ENOMEM;
             continue;
@@ -186,7 +131,7 @@ int presets_apply(struct arena *arena, struct faults *faults, struct node *const
     }
     if (!all || r < 0)
         return r;
-    domain = child_of(spec, "domain");
+    domain = node_child(spec, "domain");
     if (domain && domain->kind == NODE_MAPPING)
         return merge(arena, NULL, domain, all);
     return 0;

@@ -67,8 +67,15 @@ DEFINE_TABLE(table_template, "VirtualMachineInstanceTemplateSpec", TEMPLATE, TEM
                      .doc = "name, labels, annotations"),                                                              \
         FIELD_CHECKED("status", FIELD_TYPE_ANY, .flags = FIELD_SERVER, .doc = "written by the controllers; ignored")
 
-/* The reference is resolved in the cluster, where the instance types are. */
-#define EXPAND "`virtctl expand` prints the VM with its CPU, memory and defaults filled in: explain that"
+/* InstancetypeMatcher, PreferenceMatcher: instancetype.c resolves them. A revision pins the object in the cluster. */
+ENUM_NAMES(infer_names, [1] = "Reject", [2] = "Ignore");
+DEFINE_CHECK_TABLE(table_matcher, "InstancetypeMatcher",
+                   FIELD_CHECKED("name", FIELD_TYPE_STRING, .doc = "name of the object"),
+                   FIELD_CHECKED("kind", FIELD_TYPE_STRING, .doc = "its kind; that of the whole cluster unless given"),
+                   FIELD_CHECKED("revisionName", FIELD_TYPE_STRING, .flags = FIELD_SERVER, .doc = "ControllerRevision"),
+                   FIELD_CHECKED("inferFromVolume", FIELD_TYPE_STRING, .doc = "volume whose labels have the name"),
+                   FIELD_CHECKED("inferFromVolumeFailurePolicy", FIELD_TYPE_STRING, .names = &infer_names,
+                                 .doc = "what to do when it has none"));
 
 #define VM_SPEC struct vm_spec
 /* selector stood in v1alpha2; the template's labels are what counts. */
@@ -76,10 +83,9 @@ DEFINE_TABLE(table_vm_spec, "VirtualMachineSpec", VM_SPEC,
              FIELD_BOOL(VM_SPEC, running, "running", .flags = FIELD_DEPRECATED, .doc = "true: Always, false: Halted"),
              FIELD_STRING(VM_SPEC, run_strategy, "runStrategy", .names = &run_strategy_names,
                           .doc = "when the VM is to run"),
-             FIELD_CHECKED("instancetype", FIELD_TYPE_RAW_OBJECT, .flags = FIELD_NOT_BUILT, .instead = EXPAND,
+             FIELD_CHECKED("instancetype", FIELD_TYPE_RAW_OBJECT, .sub = &table_matcher,
                            .doc = "CPU and memory by reference"),
-             FIELD_CHECKED("preference", FIELD_TYPE_RAW_OBJECT, .flags = FIELD_NOT_BUILT, .instead = EXPAND,
-                           .doc = "defaults by reference"),
+             FIELD_CHECKED("preference", FIELD_TYPE_RAW_OBJECT, .sub = &table_matcher, .doc = "defaults by reference"),
              FIELD_OBJECT(VM_SPEC, template, vmi_template, "template", &table_template, .flags = FIELD_REQUIRED,
                           .doc = "the instance that it makes"),
              FIELD_RAW_LIST(VM_SPEC, data_volume_templates, "dataVolumeTemplates", .flags = FIELD_POD,

@@ -18,9 +18,13 @@ extern const struct table table_feature, table_local_ref, table_metadata, table_
 /* ---- table-machine.c ---- */
 extern const struct table table_cpu, table_memory, table_resources, table_machine_type, table_firmware, table_chassis,
     table_clock, table_features;
+extern const struct table table_cpu_feature, table_realtime, table_numa, table_hugepages, table_efi, table_clock_utc,
+    table_timer, table_apic, table_hyperv, table_feature_kvm;
 
 /* ---- table-devices.c ---- */
 extern const struct table table_devices, table_domain;
+extern const struct table table_gpu, table_host_device, table_io_threads, table_launch_security, table_vgpu_options,
+    table_block_size, table_tpm;
 /* ---- table-network.c ---- */
 extern const struct table table_interface, table_network;
 /* ---- table-volumes.c ---- */
@@ -107,5 +111,65 @@ struct preset_object { /* VirtualMachineInstancePreset */
     struct object_metadata metadata;
     struct preset_spec spec;
 };
+
+/* ---- table-instancetype.c: instancetype.kubevirt.io, the parts that are computed with; the rest is merged as nodes
+ * ----
+ */
+struct instancetype_cpu {
+    const struct node *at;
+    struct opt_int guest;
+};
+
+struct instancetype_memory {
+    const struct node *at;
+    struct quantity guest;
+    struct opt_int overcommit_percent;
+};
+
+struct instancetype_spec {
+    const struct node *at;
+    struct instancetype_cpu cpu;
+    struct instancetype_memory memory;
+};
+
+struct instancetype_object { /* VirtualMachineInstancetype, VirtualMachineClusterInstancetype */
+    const struct node *at;
+    struct object_metadata metadata;
+    struct instancetype_spec spec;
+};
+
+struct spread_options {
+    const struct node *at;
+    const char *across;
+    struct opt_int ratio;
+};
+
+struct preference_cpu {
+    const struct node *at;
+    const char *topology;
+    struct spread_options spread;
+};
+
+struct preference_requirements {
+    const struct node *at;
+    struct instancetype_cpu cpu;
+    struct instancetype_memory memory;
+    const char *architecture;
+};
+
+struct preference_spec {
+    const struct node *at;
+    struct preference_cpu cpu;
+    struct preference_requirements requirements;
+    struct opt_int spread_ratio;
+};
+
+struct preference_object { /* VirtualMachinePreference, VirtualMachineClusterPreference */
+    const struct node *at;
+    struct object_metadata metadata;
+    struct preference_spec spec;
+};
+
+extern const struct table table_instancetype, table_cluster_instancetype, table_preference, table_cluster_preference;
 
 extern const struct table table_vm, table_vmi, table_replica_set, table_pool, table_preset, table_vmi_spec;

@@ -138,6 +138,26 @@ static const struct {
     {"VirtualMachineInstancePresetSpec", "selector domain"},
     {"VirtualMachineSpec",
      "running runStrategy instancetype preference template dataVolumeTemplates updateVolumesStrategy"},
+    {"InstancetypeMatcher", "name kind revisionName inferFromVolume inferFromVolumeFailurePolicy"},
+    {"VirtualMachineInstancetypeSpec",
+     "nodeSelector schedulerName cpu memory gpus hostDevices ioThreadsPolicy ioThreads launchSecurity annotations"},
+    {"CPUInstancetype", "guest model dedicatedCPUPlacement numa isolateEmulatorThread realtime maxSockets"},
+    {"MemoryInstancetype", "guest hugepages overcommitPercent maxGuest"},
+    {"VirtualMachinePreferenceSpec",
+     "clock cpu devices features firmware machine volumes preferredSubdomain preferredTerminationGracePeriodSeconds "
+     "requirements annotations preferSpreadSocketToCoreRatio preferredArchitecture"},
+    {"CPUPreferences", "preferredCPUTopology spreadOptions preferredCPUFeatures"},
+    {"DevicePreferences",
+     "preferredAutoattachGraphicsDevice preferredAutoattachMemBalloon preferredAutoattachPodInterface "
+     "preferredAutoattachSerialConsole preferredAutoattachInputDevice preferredDisableHotplug "
+     "preferredVirtualGPUOptions preferredSoundModel preferredUseVirtioTransitional preferredInputBus "
+     "preferredInputType preferredDiskBus preferredLunBus preferredCdromBus preferredDiskDedicatedIoThread "
+     "preferredDiskCache preferredDiskIO preferredDiskBlockSize preferredInterfaceModel preferredRng "
+     "preferredBlockMultiQueue preferredNetworkInterfaceMultiQueue preferredTPM preferredInterfaceMasquerade "
+     "preferredPanicDeviceModel preferredVideoType"},
+    {"FeaturePreferences", "preferredAcpi preferredApic preferredHyperv preferredKvm preferredPvspinlock preferredSmm"},
+    {"FirmwarePreferences",
+     "preferredUseBios preferredUseBiosSerial preferredUseEfi preferredUseSecureBoot preferredEfi"},
 };
 
 #define MAX_DEPTH 16
@@ -163,7 +183,8 @@ static bool has_field(const struct table *table, const char *name, size_t length
     return false;
 }
 
-static const struct table *const roots[] = {&table_vm, &table_vmi, &table_replica_set, &table_preset};
+static const struct table *const roots[] = {
+    &table_vm, &table_vmi, &table_replica_set, &table_preset, &table_cluster_instancetype, &table_cluster_preference};
 
 static void test_every_field_is_known(void **state)
 {
