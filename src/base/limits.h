@@ -180,10 +180,10 @@
 #define TIMEOUT_SERVE_USEC        (10 * USEC_PER_SEC)
 
 /* virt-controller. */
-#define LIMIT_CONTROLLER_WORKERS  64U /* objects of one kind that are worked on at a time: one call each */
-#define LIMIT_CONTROLLER_STEPS    20U /* calls for one object until others have their turn */
-#define VM_BACKOFF_FIRST_SECONDS  10  /* compat §6.2: 10 * n², and up to half of it more, at most 300 */
-#define VM_BACKOFF_LAST_SECONDS   300
+#define LIMIT_CONTROLLER_WORKERS 64U /* objects of one kind that are worked on at a time: one call each */
+#define LIMIT_CONTROLLER_STEPS   20U /* calls for one object until others have their turn */
+#define VM_BACKOFF_FIRST_SECONDS 10  /* compat §6.2: 10 * n², and up to half of it more, at most 300 */
+#define VM_BACKOFF_LAST_SECONDS  300
 /* A launcher pod that has ended: the node agent knows how its guest ended, and has this long to say so. */
-#define HANDOVER_GRACE_SECONDS    30
-#define LIMIT_REPLICA_BURST       500U /* instances of one replica set that are made or deleted before it looks again */
+#define HANDOVER_GRACE_SECONDS 30
+#define LIMIT_REPLICA_BURST    500U /* instances of one replica set that are made or deleted before it looks again */
