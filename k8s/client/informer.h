@@ -25,7 +25,7 @@ DEFINE_CLEANUP(struct kube_object *, kube_object_unref)
 /* A new reference to the parsed text; NULL when out of memory. */
 json_t *kube_object_json(const struct kube_object *object);
 
-#define KUBE_INDEX_KEYS 4U
+#define KUBE_INDEX_KEYS 32U
 
 struct kube_informer_options {
     const struct kube_resource *resource;

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "k8s/controller/cache.h"
+
+#include "k8s/controller/object.h"
+
+void trim_object(json_t *object, void *userdata)
+{
+    json_t *annotations = GET(object, "metadata", "annotations");
+
+    /* a second copy of the whole object, for kubectl only */
+    json_object_del(annotations, "kubectl.kubernetes.io/last-applied-configuration");
+}
+
+/* `from` loses all members but these. */
+static void keep_only(json_t *from, const char *const *names)
+{
+    const char *key;
+    json_t *value;
+    void *next;
+
+    json_object_foreach_safe (from, next, key, value) {
+        const char *const *n = names;
+
+        while (*n && !streq(*n, key))
+            n++;
+        if (!*n)
+            json_object_del(from, key);
+    }
+}
+#define KEEP(from, ...) keep_only(from, (const char *const[]){__VA_ARGS__, NULL})
+
+static void trim_containers(json_t *list)
+{
+    json_t *status;
+    size_t i;
+
+    json_array_foreach (list, i, status) {
+        json_t *running = GET(status, "state", "running");
+
+        KEEP(status, "name", "state");
+        if (running)
+            json_object_clear(running);
+    }
+}
+
+void trim_pod(json_t *pod, void *userdata)
+{
+    json_t *status = GET(pod, "status"), *condition, *list;
+    size_t i;
+
+    KEEP(pod, "metadata", "spec", "status");
+    KEEP(GET(pod, "metadata"), "name", "namespace", "uid", "resourceVersion", "deletionTimestamp", "ownerReferences");
+    KEEP(GET(pod, "spec"), "nodeName");
+    KEEP(status, "phase", "reason", "message", "qosClass", "conditions", "containerStatuses", "initContainerStatuses");
+    json_array_foreach (GET(status, "conditions"), i, condition)
+        KEEP(condition, "type", "status", "reason", "message");
+    list = GET(status, "conditions");
+    for (i = json_array_size(list); i-- > 0;) {
+        const char *type = GET_TEXT(json_array_get(list, i), "type");
+
+        if (!streq(type, "Ready") && !streq(type, "PodScheduled") && !startswith(type, "kubevirt.io/"))
+            json_array_remove(list, i);
+    }
+    trim_containers(GET(status, "containerStatuses"));
+    trim_containers(GET(status, "initContainerStatuses"));
+    list = GET(status, "initContainerStatuses");
+    for (i = json_array_size(list); i-- > 0;)
+        if (!GET(json_array_get(list, i), "state", "waiting"))
+            json_array_remove(list, i);
+}
+
+void trim_claim(json_t *claim, void *userdata)
+{
+    KEEP(claim, "metadata", "spec");
+    KEEP(GET(claim, "metadata"), "name", "namespace", "uid", "resourceVersion");
+    KEEP(GET(claim, "spec"), "volumeMode");
+}
+
+size_t index_vmi(json_t *vmi, const char *keys[KUBE_INDEX_KEYS])
+{
+    const json_t *owner = controller_of(vmi);
+    json_t *volume;
+    size_t i, n = 0;
+
+    keys[n++] = owner ? GET_TEXT(owner, "uid") : INDEX_ORPHAN;
+    json_array_foreach (GET(vmi, "spec", "volumes"), i, volume) {
+        const char *claim = GET_TEXT(volume, "persistentVolumeClaim", "claimName");
+
+        if (!*claim)
+            claim = GET_TEXT(volume, "dataVolume", "name");
+        if (*claim && n < KUBE_INDEX_KEYS)
+            keys[n++] = claim;
+    }
+    return n;
+}
+
+size_t index_pod(json_t *pod, const char *keys[KUBE_INDEX_KEYS])
+{
+    keys[0] = GET_TEXT(controller_of(pod), "uid");
+    return 1;
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the controller keeps of each object, and by what it finds it. Pure. */
+#pragma once
+
+#include "k8s/client/informer.h"
+
+/* An instance without owner: all of them are found by this key. */
+#define INDEX_ORPHAN "orphan"
+
+/* For kube_informer_options: trim and index of each kind. */
+void trim_object(json_t *object, void *userdata); /* VM, VMI, replica set */
+void trim_pod(json_t *pod, void *userdata);
+void trim_claim(json_t *claim, void *userdata);
+size_t index_vmi(json_t *vmi, const char *keys[KUBE_INDEX_KEYS]); /* UID of its owner, names of its claims */
+size_t index_pod(json_t *pod, const char *keys[KUBE_INDEX_KEYS]); /* UID of its owner */
