@@ -368,6 +368,7 @@ json_t *qmp_schema_members(const struct qmp_schema *schema, const char *command,
 
 struct check {
     const struct qmp_schema *schema;
+    bool open; /* the arguments may have members that the schema does not know */
     struct strbuf faults;
     unsigned count;
 };
@@ -443,7 +444,7 @@ static void check_object(struct check *c, const char *path, const json_t *type, 
         each_member(c->schema, type, value, check_member, &o);
     list_names(&names, o.known);
     json_object_foreach ((json_t *)value, name, member) {
-        if (!json_object_get(o.known, name) && !(tag && !text(value, tag))) {
+        if (!json_object_get(o.known, name) && !(tag && !text(value, tag)) && !(c->open && depth == 0)) {
             char *whole = join(path, name);
 
             fault(c, whole ? whole : "", "is not known (known: %s)", names.length > 0 ? names.data : "none");
@@ -549,11 +550,18 @@ static void check_value(struct check *c, const char *path, const json_t *type, c
         check_array(c, path, type, value, depth);
 }
 
+/* 'gen': false in QEMU's qapi/qdev.json: "this command effectively bypasses QAPI", a device's properties are arguments.
+ */
+bool qmp_schema_is_open(const char *command)
+{
+    return streq(command, "device_add");
+}
+
 int qmp_schema_check(const struct qmp_schema *schema, const char *command, const json_t *arguments,
                      struct error **ret_error)
 {
     const json_t *entry = find_kind(schema, command, "command"), *type = find(schema, text(entry, "arg-type"));
-    struct check c = {.schema = schema};
+    struct check c = {.schema = schema, .open = qmp_schema_is_open(command)};
     json_t *empty = NULL;
     int r = 0;
 
@@ -654,6 +662,8 @@ char *qmp_schema_help(const struct qmp_schema *schema, const char *command)
     if (type && (json_array_size(get(type, "members")) > 0 || get(type, "variants"))) {
         strbuf_add_string(&b, "Arguments ([optional]):\n");
         describe(&b, schema, type, 1);
+        if (qmp_schema_is_open(command))
+            strbuf_add_string(&b, "    and the driver's properties: device-list-properties typename=DRIVER\n");
     } else {
         strbuf_add_string(&b, "No arguments.\n");
     }

@@ -185,6 +185,8 @@ json_t *qmp_schema_members(const struct qmp_schema *schema, const char *command,
  * "value" (anything, or a choice); NULL if there is no such member. Static storage. */
 const char *qmp_schema_type(const struct qmp_schema *schema, const char *command, const char *path,
                             const json_t *arguments);
+/* The command takes more arguments than its schema says: device_add has those of the driver. */
+bool qmp_schema_is_open(const char *command);
 /* Checks arguments before they are sent: all faults in one error text, ERROR_BAD_ARGUMENT, a line for each. */
 int qmp_schema_check(const struct qmp_schema *schema, const char *command, const json_t *arguments,
                      struct error **ret_error);

@@ -76,12 +76,52 @@ static void add_types(struct shell *sh, struct candidates *c, const json_t *argu
     add_names(c, ask(sh, "qom-list-types", json_pack("{s:s, s:b}", "implements", "device", "abstract", false)), "name");
 }
 
+static void add_objects(struct shell *sh, struct candidates *c, const json_t *arguments)
+{
+    add_names(c, ask(sh, "qom-list", json_pack("{s:s}", "path", "/objects")), "name");
+}
+
 static void add_properties(struct shell *sh, struct candidates *c, const json_t *arguments)
 {
     const char *path = json_string_value(json_object_get(arguments, "path"));
 
     if (path)
         add_names(c, ask(sh, "qom-list", json_pack("{s:s}", "path", path)), "name");
+}
+
+/* What stands between `before` and the first of the end characters, in each line of HMP's answer that has it: QMP tells
+ * neither the buses nor the backends of network cards. */
+static void add_from_hmp(struct shell *sh, struct candidates *c, const char *command, const char *before,
+                         const char *end)
+{
+    json_t *answer = ask(sh, "human-monitor-command", json_pack("{s:s}", "command-line", command));
+    const char *line = json_string_value(answer);
+
+    while (line && *line) {
+        const char *name = line + strspn(line, " \\");
+        size_t length;
+
+        name = startswith(name, before);
+        length = name ? strcspn(name, end) : 0;
+        if (length > 0 && strchr(end, name[length]) && name[length] != '\n') {
+            _cleanup_free_ char *copy = strndup(name, length);
+
+            add(c, copy, "");
+        }
+        line += strcspn(line, "\n");
+        line += *line == '\n';
+    }
+    json_decref(answer);
+}
+
+static void add_buses(struct shell *sh, struct candidates *c, const json_t *arguments)
+{
+    add_from_hmp(sh, c, "info qtree", "bus: ", "\r\n");
+}
+
+static void add_netdevs(struct shell *sh, struct candidates *c, const json_t *arguments)
+{
+    add_from_hmp(sh, c, "info network", "", ":\n");
 }
 
 /* The children of what stands in front of the last '/'. */
@@ -119,8 +159,15 @@ static const struct {
     {"block-job-", "device", add_jobs},
     {"device_add", "driver", add_types},
     {"device_add", "drive", add_nodes},
+    {"device_add", "id", NULL}, /* a new name */
+    {"device_add", "bus", add_buses},
+    {"device_add", "netdev", add_netdevs},
+    {"device_add", "chardev", add_chardevs},
     {"device-list-properties", "typename", add_types},
     {"chardev-", "id", add_chardevs},
+    {"netdev_del", "id", add_netdevs},
+    {"object-del", "id", add_objects},
+    {"object-add", "id", NULL},
     {NULL, "job-id", add_jobs},
     {NULL, "path", add_paths},
     {NULL, "qom-path", add_paths},
@@ -143,7 +190,8 @@ static void add_live(struct shell *sh, struct candidates *c, const char *command
 {
     for (size_t i = 0; i < ELEMENTSOF(sources); i++) {
         if ((!sources[i].command || startswith(command, sources[i].command)) && streq(sources[i].key, key)) {
-            sources[i].add(sh, c, arguments);
+            if (sources[i].add)
+                sources[i].add(sh, c, arguments);
             return;
         }
     }
@@ -166,6 +214,50 @@ static void add_first_words(struct shell *sh, struct candidates *c)
     add(c, "agent", "");
 }
 
+/* The driver's properties, of which the schema knows nothing. Asking QEMU makes a device of that kind, which a shell
+ * that may write is not kept from by its rules. */
+static json_t *ask_properties(struct shell *sh, const json_t *given)
+{
+    const char *driver = json_string_value(json_object_get(given, "driver"));
+    json_t *arguments = driver ? json_pack("{s:s}", "typename", driver) : NULL;
+
+    if (arguments && qmp_command_is_read_only("device-list-properties", arguments))
+        return ask(sh, "device-list-properties", arguments);
+    json_decref(arguments);
+    return NULL;
+}
+
+static void add_driver_keys(struct shell *sh, struct candidates *c, const json_t *given)
+{
+    json_t *properties = ask_properties(sh, given), *property;
+    size_t i;
+
+    json_array_foreach (properties, i, property) {
+        const char *name = json_string_value(json_object_get(property, "name"));
+
+        if (name && !json_object_get(given, name))
+            add(c, name, "=");
+    }
+    json_decref(properties);
+}
+
+static void add_driver_values(struct shell *sh, struct candidates *c, const char *key, const json_t *given)
+{
+    json_t *properties = ask_properties(sh, given), *property;
+    size_t i;
+
+    json_array_foreach (properties, i, property) {
+        const char *name = json_string_value(json_object_get(property, "name")),
+                   *type = json_string_value(json_object_get(property, "type"));
+
+        if (!streq_ptr(name, key) || !streq_ptr(type, "bool"))
+            continue;
+        add(c, "true", "");
+        add(c, "false", "");
+    }
+    json_decref(properties);
+}
+
 static void add_keys(struct shell *sh, struct candidates *c, const char *command, const json_t *given)
 {
     const char *dot = strrchr(c->word, '.');
@@ -186,6 +278,8 @@ static void add_keys(struct shell *sh, struct candidates *c, const char *command
     }
     json_decref(members);
     c->prefix = "";
+    if (!dot && qmp_schema_is_open(command))
+        add_driver_keys(sh, c, given);
 }
 
 static void add_values(struct shell *sh, struct candidates *c, const char *command, const json_t *given)
@@ -210,6 +304,8 @@ static void add_values(struct shell *sh, struct candidates *c, const char *comma
     json_decref(members);
     if (!c->list)
         add_live(sh, c, command, dot ? dot + 1 : key, given);
+    if (!c->list && qmp_schema_is_open(command))
+        add_driver_values(sh, c, key, given);
     c->prefix = "";
 }
 
@@ -219,6 +315,7 @@ char **shell_complete(struct shell *shell, const char *before, const char *word)
     _cleanup_free_ char *command = NULL;
     json_t *given = NULL;
 
+    shell->asking = true;
     before += strspn(before, " \t");
     if (!*before) {
         add_first_words(shell, &c);
@@ -233,5 +330,6 @@ char **shell_complete(struct shell *shell, const char *before, const char *word)
             add_keys(shell, &c, command, given);
     }
     json_decref(given);
+    shell->asking = false;
     return c.list;
 }

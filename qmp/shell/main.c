@@ -12,29 +12,35 @@
 /* DESIGN: the command server of the pod's VM. */
 #define LAUNCHER_SOCKET "/var/run/kubevirt/sockets/launcher-sock"
 
-static const char usage[] = "Usage: qmp-shell [OPTION]… [SOCKET]\n"
-                            "Looks into a virtual machine through QEMU's machine protocol.\n"
-                            "\n"
-                            "  SOCKET               a QMP socket of any QEMU; without it the VM of this pod,\n"
-                            "                       through its command server (read-only, logged there)\n"
-                            "  -c, --command LINE   runs the line and leaves; may be given several times\n"
-                            "  -w, --write          allows commands that change the VM\n"
-                            "  -j, --json           prints results as JSON, one a line\n"
-                            "  -H, --hmp            lines are human monitor commands\n"
-                            "      --server SOCKET  the command server's socket, where it is not the pod's\n"
-                            "      --agent SOCKET   the guest agent's socket, for `agent` and `domifaddr`\n"
-                            "      --schema FILE    a recorded query-qmp-schema instead of the VM's own\n"
-                            "  -V, --version        prints the version\n"
-                            "  -h, --help           prints this\n"
-                            "\n"
-                            "Without -c, lines are read from the terminal (`help` there), or from a pipe.\n"
-                            "Exit status: 0, 1 if a command failed, 2 for bad arguments, 124 if one timed out.\n";
+static const char usage[] =
+    "Usage: qmp-shell [OPTION]… [SOCKET]\n"
+    "Looks into a virtual machine through QEMU's machine protocol.\n"
+    "\n"
+    "  SOCKET               a QMP socket of any QEMU, or HOST:PORT; without it the VM of this pod,\n"
+    "                       through its command server (read-only, logged there)\n"
+    "  -c, --command LINE   runs the line and leaves; may be given several times\n"
+    "  -w, --write          allows commands that change the VM\n"
+    "  -j, --json           prints results as JSON, one a line\n"
+    "  -p, --pretty         prints results as indented JSON, never as tables\n"
+    "  -v, --verbose        prints the JSON of each command that is sent\n"
+    "  -l, --log FILE       writes down what is typed and answered, as `record` does\n"
+    "  -H, --hmp            lines are human monitor commands\n"
+    "  -N, --skip-negotiation\n"
+    "                       SOCKET is a guest agent's; lines are its commands\n"
+    "      --server SOCKET  the command server's socket, where it is not the pod's\n"
+    "      --agent SOCKET   the guest agent's socket, for `agent` and `domifaddr`\n"
+    "      --schema FILE    a recorded query-qmp-schema instead of the VM's own\n"
+    "  -V, --version        prints the version\n"
+    "  -h, --help           prints this\n"
+    "\n"
+    "Without -c, lines are read from the terminal (`help` there), or from a pipe.\n"
+    "Exit status: 0, 1 if a command failed, 2 for bad arguments, 124 if one timed out.\n";
 
 struct arguments {
     struct session_options session;
     char **commands;
-    const char *schema;
-    bool write, json, hmp;
+    const char *schema, *log;
+    bool write, json, hmp, agent, verbose, pretty;
 };
 
 enum {
@@ -51,6 +57,10 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
         {"write", no_argument, NULL, 'w'},
         {"json", no_argument, NULL, 'j'},
         {"hmp", no_argument, NULL, 'H'},
+        {"skip-negotiation", no_argument, NULL, 'N'},
+        {"verbose", no_argument, NULL, 'v'},
+        {"pretty", no_argument, NULL, 'p'},
+        {"log", required_argument, NULL, 'l'},
         {"agent", required_argument, NULL, OPTION_AGENT},
         {"schema", required_argument, NULL, OPTION_SCHEMA},
         {"server", required_argument, NULL, OPTION_SERVER},
@@ -61,7 +71,7 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
     int option;
 
     a->session.server = LAUNCHER_SOCKET;
-    while ((option = getopt_long(argc, argv, "c:wjHVh", options, NULL)) >= 0) {
+    while ((option = getopt_long(argc, argv, "c:wjHNvpl:Vh", options, NULL)) >= 0) {
         switch (option) {
         case 'c':
             strv_append(&a->commands, optarg);
@@ -74,6 +84,18 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
             break;
         case 'H':
             a->hmp = true;
+            break;
+        case 'N':
+            a->agent = true;
+            break;
+        case 'v':
+            a->verbose = true;
+            break;
+        case 'p':
+            a->pretty = true;
+            break;
+        case 'l':
+            a->log = optarg;
             break;
         case OPTION_AGENT:
             a->session.agent_socket = optarg;
@@ -99,7 +121,16 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
         fprintf(stderr, "qmp-shell: \"%s\" is one argument too many; only one SOCKET can be named\n", argv[optind + 1]);
         return EXIT_BAD_INPUT;
     }
-    a->session.socket = argv[optind];
+    if (a->agent && (!argv[optind] || a->session.agent_socket || a->hmp)) {
+        fputs("qmp-shell: --skip-negotiation takes a SOCKET, that of a guest agent, and neither --agent nor --hmp\n",
+              stderr);
+        return EXIT_BAD_INPUT;
+    }
+    if (a->agent)
+        a->session.agent_socket = argv[optind];
+    else
+        a->session.socket = argv[optind];
+    a->session.agent_only = a->agent;
     return -1;
 }
 
@@ -151,7 +182,14 @@ static int run(struct shell *shell, const struct arguments *a)
     sigset_t set;
     int code;
 
-    if (a->schema ? qmp_schema_load(a->schema, &shell->schema, &error) < 0 : shell_load_schema(shell, &error) < 0) {
+    if (a->log && shell_record(shell, a->log, &error) < 0) {
+        shell_print_error(shell, error);
+        return EXIT_FAILED;
+    }
+    if (shell->agent)
+        ; /* an agent has no schema */
+    else if (a->schema ? qmp_schema_load(a->schema, &shell->schema, &error) < 0
+                       : shell_load_schema(shell, &error) < 0) {
         if (a->schema || session_lost(shell->session)) {
             shell_print_error(shell, error);
             return (int)error_exit_code(error);
@@ -191,6 +229,9 @@ int main(int argc, char **argv)
     shell.write = a.write;
     shell.json = a.json;
     shell.hmp = a.hmp;
+    shell.agent = a.agent;
+    shell.verbose = a.verbose;
+    shell.pretty = a.pretty;
     shell.interactive = !a.commands && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
     a.session.on_event = on_event;
     a.session.userdata = &shell;

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "qmp/shell/session.h"
 
+#include <netdb.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/limits.h"
@@ -261,6 +264,12 @@ int session_call(struct session *session, const char *command, json_t *arguments
     json_t *result = NULL;
     int r;
 
+    if (!session->qmp && !session->rpc) {
+        json_decref(arguments);
+        free(w);
+        return error_set(ret_error, ERROR_NOT_SUPPORTED, EOPNOTSUPP,
+                         "%s: this is a guest agent's channel, and no monitor", command);
+    }
     if (!w) {
         json_decref(arguments);
         return error_oom(ret_error);
@@ -355,9 +364,49 @@ void session_close(struct session *session)
     free(session);
 }
 
+/* HOST:PORT, [HOST]:PORT or :PORT; the name's end is what stands behind the last colon. Blocks until it is connected.
+ */
+static int tcp_connect(const char *address, int *ret_fd, struct error **ret_error)
+{
+    const char *colon = strrchr(address, ':');
+    _cleanup_free_ char *host = strndup(address, (size_t)(colon - address));
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *list = NULL;
+    size_t n = host ? strlen(host) : 0;
+    int err = ECONNREFUSED, fd, r;
+
+    if (n > 1 && host[0] == '[' && host[n - 1] == ']') {
+        host[n - 1] = '\0';
+        memmove(host, host + 1, n - 1);
+    }
+    r = getaddrinfo(n > 0 ? host : NULL, colon + 1, &hints, &list);
+    if (r != 0)
+        return error_set(ret_error, ERROR_CONNECTION, EHOSTUNREACH, "cannot connect to %s: %s", address,
+                         gai_strerror(r));
+    for (struct addrinfo *a = list; a; a = a->ai_next) {
+        fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) == 0) {
+            freeaddrinfo(list);
+            *ret_fd = fd;
+            return 0;
+        }
+        err = errno;
+        fd_close(fd);
+    }
+    freeaddrinfo(list);
+    return error_set(ret_error, ERROR_CONNECTION, err, "cannot connect to %s: %s", address, strerror(err));
+}
+
+/* As in QEMU's own shell: what has a colon and no slash is no path. */
+static int connect_to(const char *address, int *ret_fd, struct error **ret_error)
+{
+    if (strchr(address, ':') && !strchr(address, '/') && access(address, F_OK) < 0)
+        return tcp_connect(address, ret_fd, ret_error);
+    return unix_connect(address, ret_fd, ret_error);
+}
+
 static int open_direct(struct session *s, const char *path, struct error **ret_error)
 {
-    int fd, r = unix_connect(path, &fd, ret_error);
+    int fd, r = connect_to(path, &fd, ret_error);
 
     if (r < 0)
         return r;
@@ -411,10 +460,15 @@ int session_open(sd_event *event, const struct session_options *options, struct 
     s->event = event;
     s->on_event = options->on_event;
     s->userdata = options->userdata;
-    s->name = options->socket ? options->socket : options->server;
-    r = options->socket ? open_direct(s, options->socket, ret_error) : open_server(s, options->server, ret_error);
+    if (options->agent_only) {
+        s->name = options->agent_socket;
+        r = 0;
+    } else {
+        s->name = options->socket ? options->socket : options->server;
+        r = options->socket ? open_direct(s, options->socket, ret_error) : open_server(s, options->server, ret_error);
+    }
     if (r >= 0 && options->agent_socket) {
-        r = unix_connect(options->agent_socket, &fd, ret_error);
+        r = connect_to(options->agent_socket, &fd, ret_error);
         if (r >= 0 && (r = qga_client_new(event, fd, &s->agent)) < 0)
             error_errno(ret_error, r, "cannot use %s", options->agent_socket);
     }

@@ -13,9 +13,10 @@ struct session;
 typedef void (*session_event_fn)(const char *name, json_t *data, uint64_t timestamp_usec, void *userdata);
 
 struct session_options {
-    const char *socket;       /* QMP; NULL: the command server */
+    const char *socket;       /* QMP, or HOST:PORT; NULL: the command server */
     const char *server;       /* the command server's socket */
     const char *agent_socket; /* NULL: none */
+    bool agent_only;          /* neither monitor nor server */
     session_event_fn on_event;
     void *userdata;
 };

@@ -2,6 +2,7 @@
 #include "qmp/shell/shell.h"
 
 #include <ctype.h>
+#include <limits.h>
 #include <time.h>
 
 #include "base/limits.h"
@@ -18,6 +19,8 @@ void shell_done(struct shell *shell)
     qmp_schema_free(shell->schema);
     session_close(shell->session);
 }
+
+#define PRETTY_INDENT 4U /* as QEMU's own shell */
 
 /* ---- output
  * ---------------------------------------------------------------------------------------------------------- */
@@ -98,8 +101,8 @@ void shell_print_event(struct shell *shell, const char *name, const json_t *data
 
 void shell_print_result(struct shell *shell, const json_t *result, const char *columns)
 {
-    if (shell->json) {
-        char *text = qmp_json_dump(result, 0);
+    if (shell->json || shell->pretty) {
+        char *text = qmp_json_dump(result, shell->pretty ? PRETTY_INDENT : 0);
 
         fprintf(shell->out, "%s\n", text ? text : "");
         free(text);
@@ -123,6 +126,20 @@ int shell_load_schema(struct shell *shell, struct error **ret_error)
     return r;
 }
 
+/* What goes out, as it goes out. */
+static void show_command(struct shell *shell, const char *command, const json_t *arguments)
+{
+    json_t *json = json_pack("{s:s, s:O*}", "execute", command, "arguments", (json_t *)arguments);
+    char *text;
+
+    if (!arguments)
+        json_object_set_new(json, "arguments", json_object());
+    text = qmp_json_dump(json, shell->pretty ? PRETTY_INDENT : 0);
+    fprintf(shell->out, "%s\n", text ? text : "");
+    free(text);
+    json_decref(json);
+}
+
 int shell_call(struct shell *shell, const char *command, json_t *arguments, json_t **ret_result,
                struct error **ret_error)
 {
@@ -144,7 +161,36 @@ int shell_call(struct shell *shell, const char *command, json_t *arguments, json
         json_decref(arguments);
         return r;
     }
+    if (shell->verbose && !shell->asking)
+        show_command(shell, command, arguments);
     return session_call(shell->session, command, arguments, ret_result, ret_error);
+}
+
+int shell_call_agent(struct shell *shell, const char *command, json_t *arguments, json_t **ret_result,
+                     struct error **ret_error)
+{
+    int r;
+
+    if (shell->write || qga_command_is_read_only(command)) {
+        if (shell->verbose && !shell->asking)
+            show_command(shell, command, arguments);
+        return session_call_agent(shell->session, command, arguments, ret_result, ret_error);
+    }
+    json_decref(arguments);
+    r = error_set(ret_error, ERROR_NOT_ALLOWED, EPERM, "%s may change the guest, and this shell is read-only", command);
+    if (ret_error)
+        error_set_remedy(*ret_error, "start it with --write; `help --read-only` lists what is allowed without");
+    return r;
+}
+
+int shell_record(struct shell *shell, const char *path, struct error **ret_error)
+{
+    if (shell->record)
+        fclose(TAKE_PTR(shell->record));
+    if (!path)
+        return 0;
+    shell->record = fopen(path, "we");
+    return shell->record ? 0 : error_errno(ret_error, errno, "record: cannot write %s", path);
 }
 
 static void record(struct shell *shell, const char *line, json_t *result, const struct error *error)
@@ -176,9 +222,35 @@ static int run_qmp(struct shell *shell, const char *line, json_t **ret, struct e
     return r < 0 ? r : shell_call(shell, command, arguments, ret, ret_error);
 }
 
+/* `cpu N` is about the next commands, and each of ours comes to QEMU as if it were the first: so we remember it. */
+static int choose_cpu(struct shell *shell, const char *number, struct error **ret_error)
+{
+    char *end;
+    long cpu = strtol(number, &end, 10);
+    json_t *answer = NULL;
+    int r;
+
+    if (end == number || *end || cpu < 0 || cpu > INT_MAX)
+        return error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL, "usage: cpu NUMBER");
+    r = shell_call(shell, "human-monitor-command",
+                   json_pack("{s:s, s:i}", "command-line", "info version", "cpu-index", (int)cpu), &answer, ret_error);
+    json_decref(answer);
+    if (r >= 0)
+        shell->cpu = (int)cpu;
+    return r;
+}
+
 static int run_hmp(struct shell *shell, const char *line, json_t **ret, struct error **ret_error)
 {
-    return shell_call(shell, "human-monitor-command", json_pack("{s:s}", "command-line", line), ret, ret_error);
+    const char *cpu = startswith(line, "cpu ");
+    json_t *arguments;
+
+    if (cpu)
+        return choose_cpu(shell, cpu + strspn(cpu, " "), ret_error);
+    arguments = json_pack("{s:s}", "command-line", line);
+    if (shell->cpu > 0)
+        json_object_set_new(arguments, "cpu-index", json_integer(shell->cpu));
+    return shell_call(shell, "human-monitor-command", arguments, ret, ret_error);
 }
 
 static int run_agent(struct shell *shell, const char *line, json_t **ret, struct error **ret_error)
@@ -187,15 +259,7 @@ static int run_agent(struct shell *shell, const char *line, json_t **ret, struct
     json_t *arguments = NULL;
     int r = line_parse(line, NULL, &command, &arguments, ret_error);
 
-    if (r < 0)
-        return r;
-    if (shell->write || qga_command_is_read_only(command))
-        return session_call_agent(shell->session, command, arguments, ret, ret_error);
-    json_decref(arguments);
-    r = error_set(ret_error, ERROR_NOT_ALLOWED, EPERM, "%s may change the guest, and this shell is read-only", command);
-    if (ret_error)
-        error_set_remedy(*ret_error, "start it with --write; `help --read-only` lists what is allowed without");
-    return r;
+    return r < 0 ? r : shell_call_agent(shell, command, arguments, ret, ret_error);
 }
 
 /* "transaction(" and then an action a line, until ")"; all of it may stand on one line. */
@@ -300,6 +364,8 @@ static int run_any(struct shell *shell, const char *line, json_t **ret, const ch
         return run_hmp(shell, line + 1, ret, ret_error);
     if (streq(first, "agent"))
         return run_agent(shell, behind_word(line), ret, ret_error);
+    if (shell->agent)
+        return run_agent(shell, line, ret, ret_error);
     return run_qmp(shell, line, ret, ret_error);
 }
 

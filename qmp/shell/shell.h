@@ -12,6 +12,11 @@ struct shell {
     struct qmp_schema *schema; /* NULL: could not be had; then nothing is checked or completed */
     bool write, json, interactive;
     bool hmp;          /* lines are human monitor commands */
+    bool agent;        /* lines are guest agent commands */
+    bool verbose;      /* prints the JSON of each command */
+    bool pretty;       /* results are indented JSON, never tables */
+    bool asking;       /* for a completion: nothing is printed */
+    int cpu;           /* that human monitor commands are about */
     bool quit, failed; /* the last line failed */
     char **events;     /* patterns of events to show; NULL: all */
     bool events_off;
@@ -31,6 +36,11 @@ bool shell_shows_event(const struct shell *shell, const char *name);
 /* Checks read-only and schema, then calls. arguments consumed. */
 int shell_call(struct shell *shell, const char *command, json_t *arguments, json_t **ret_result,
                struct error **ret_error);
+/* The same for the guest agent. */
+int shell_call_agent(struct shell *shell, const char *command, json_t *arguments, json_t **ret_result,
+                     struct error **ret_error);
+/* Writes what is typed and answered to the file from now on; NULL: no more. */
+int shell_record(struct shell *shell, const char *path, struct error **ret_error);
 /* Gets the schema from QEMU. */
 int shell_load_schema(struct shell *shell, struct error **ret_error);
 void shell_done(struct shell *shell);

@@ -304,7 +304,7 @@ static int get_domifaddr(struct shell *sh, char **words, json_t **ret, struct er
 {
     json_t *reply = NULL, *nic, *address;
     size_t i, k;
-    int r = session_call_agent(sh->session, "guest-network-get-interfaces", NULL, &reply, ret_error);
+    int r = shell_call_agent(sh, "guest-network-get-interfaces", NULL, &reply, ret_error);
 
     if (r < 0)
         return r;

@@ -172,12 +172,7 @@ static int run_watch(struct shell *sh, char **words, const char *rest, struct er
 
 static int run_record(struct shell *sh, char **words, const char *rest, struct error **ret_error)
 {
-    if (sh->record)
-        fclose(TAKE_PTR(sh->record));
-    if (!words[1] || streq(words[1], "off"))
-        return 0;
-    sh->record = fopen(words[1], "we");
-    return sh->record ? 0 : error_errno(ret_error, errno, "record: cannot write %s", words[1]);
+    return shell_record(sh, words[1] && !streq(words[1], "off") ? words[1] : NULL, ret_error);
 }
 
 /* One recorded line again; -EBADMSG when it now fails and did not, or the other way round. */

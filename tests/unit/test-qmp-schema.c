@@ -78,6 +78,8 @@ static const struct {
      "file.filename: is missing"},
     {"blockdev-add", "{\"driver\": \"rew\"}", "driver: \"rew\" is not one of: "},
     {"blockdev-add", "{}", "driver: is missing (enum)"},
+    {"device_add", "{\"driver\": \"e1000\", \"id\": \"net1\", \"mac\": \"52:54:00:12:34:56\"}", NULL},
+    {"device_add", "{\"id\": 1, \"mac\": \"x\"}", "driver: is missing (string)\nid: must be of type string"},
     {"set-numa-node", "{\"type\": \"node\", \"nodeid\": true}", "nodeid: must be of type int"},
     {"migrate-set-capabilities", "{\"capabilities\": [{\"capability\": \"xbzrle\", \"state\": 1}]}",
      "capabilities[0].state: must be of type boolean"},
