@@ -57,13 +57,13 @@ int verb_pod(int argc, char **argv)
         else
             print_error(error);
         free(text);
-        return error_exit_code(error);
+        return (int)error_exit_code(error);
     }
     options = (struct pod_options){
         .launcher_image = v.image, .use_emulation = v.use_emulation, .vmi_api_version = "kubevirt.io/v1"};
     if (pod_render(vmi, &options, &pod, &error) < 0) {
         print_error(error);
-        return error_exit_code(error);
+        return (int)error_exit_code(error);
     }
     text = json_dumps(pod, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
     if (text)
