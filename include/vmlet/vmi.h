@@ -777,6 +777,8 @@ const char *vmi_label(const struct vmi *vmi, const char *key);
 unsigned vmi_vcpus(const struct vmi *vmi);
 unsigned vmi_max_vcpus(const struct vmi *vmi);
 const struct vmi_volume *vmi_find_volume(const struct vmi *vmi, const char *name);
+/* The claim behind a persistentVolumeClaim or dataVolume; NULL for another kind. */
+const struct vmi_pvc *vmi_volume_claim(const struct vmi_volume *volume);
 const char *vmi_volume_kind_name(enum vmi_volume_kind kind); /* "containerDisk"… as in the manifest */
 
 static inline void vmi_freep(struct vmi **vmi)

@@ -119,6 +119,7 @@
 #define LIMIT_VOLUME_TOTAL_BYTES (64ULL * 1024 * 1024) /* all files of one */
 #define LIMIT_VOLUME_FILES       4096U
 #define LIMIT_VOLUME_DEPTH       8U
+#define DEFAULT_FILESYSTEM_OVERHEAD 0.055 /* compat §4.4: what a file system keeps of a claim, when nobody says it */
 #define LIMIT_QCOW2_SNAPSHOTS    256U /* inside one image from outside: each can hold 128 KiB of names */
 
 /* A child that examines a foreign image or makes one (qemu-img). */

@@ -132,6 +132,12 @@ int domain_adopt(struct domain *d, const struct domain_state_file *state, domain
     CRASH_POINT("adopt-asked");
     if (state->stop_asked_wall)
         domain_take_up_stop(d, state->stop_asked_wall, state->stop_deadline_wall);
+    if (state->disks) {
+        domain_take_up_disks(d, state->disks);
+        d->plug_serial = state->plug_serial;
+    }
+    if (state->block_job)
+        domain_take_up_block_job(d, state->block_job);
     if (state->memory_dump)
         domain_take_up_dump(d, state->memory_dump);
     if (state->thaw_deadline_wall)

@@ -28,6 +28,19 @@ void control_fail(struct rpc_call *call, enum error_code code, int err, const ch
 /* r: what beginning an action returned; a negative one ends the call. */
 void control_begun(struct rpc_call *call, int r);
 
+/* control-disks.c */
+void handle_get_disks(struct rpc_call *call, json_t *params, void *userdata);
+void handle_plug_disk(struct rpc_call *call, json_t *params, void *userdata);
+void handle_unplug_disk(struct rpc_call *call, json_t *params, void *userdata);
+void handle_resize_disk(struct rpc_call *call, json_t *params, void *userdata);
+void handle_change_medium(struct rpc_call *call, json_t *params, void *userdata);
+void handle_backup_disks(struct rpc_call *call, json_t *params, void *userdata);
+void handle_mirror_disk(struct rpc_call *call, json_t *params, void *userdata);
+void handle_complete_job(struct rpc_call *call, json_t *params, void *userdata);
+void handle_cancel_job(struct rpc_call *call, json_t *params, void *userdata);
+extern const struct rpc_param disk_plug_params[], disk_name_params[], disk_resize_params[], disk_medium_params[],
+    disk_backup_params[], disk_mirror_params[];
+
 /* control-stats.c */
 void handle_domain_stats(struct rpc_call *call, json_t *params, void *userdata);
 void handle_metrics(struct rpc_call *call, json_t *params, void *userdata);

@@ -516,8 +516,9 @@ static const struct rpc_param subscribe_params[] = {
     {0},
 };
 
-#define MONITORED (STATES_ALIVE | STATE_BIT(DOMAIN_CRASHED))
-#define RUNS      (STATE_BIT(DOMAIN_RUNNING) | STATE_BIT(DOMAIN_BLOCKED))
+#define MONITORED    (STATES_ALIVE | STATE_BIT(DOMAIN_CRASHED))
+#define STATES_DISKS (RUNS | STATE_BIT(DOMAIN_PAUSED))
+#define RUNS         (STATE_BIT(DOMAIN_RUNNING) | STATE_BIT(DOMAIN_BLOCKED))
 
 static const struct rpc_method methods[] = {
     {"SyncVirtualMachine", "make the VM what the manifest says: start it, resume it", 0, sync_params, handle_sync},
@@ -554,6 +555,20 @@ static const struct rpc_method methods[] = {
      vm_stats_params, handle_vm_stats},
     {"VirtualMachineMemoryDump", "write the guest's memory to a file, in the background",
      RUNS | STATE_BIT(DOMAIN_PAUSED), dump_params, handle_memory_dump},
+    {"GetDisks", "the disks as they are, and the backup or mirror under way", STATES_ALIVE, NULL, handle_get_disks},
+    {"PlugDisk", "plug in a disk that is not in the manifest", STATES_DISKS, disk_plug_params, handle_plug_disk},
+    {"UnplugDisk", "unplug a disk; the answer comes when the guest has let go of it", RUNS, disk_name_params,
+     handle_unplug_disk},
+    {"ResizeDisk", "make a disk larger", STATES_DISKS, disk_resize_params, handle_resize_disk},
+    {"ChangeMedium", "put another medium into a CD-ROM drive, or take it out", STATES_DISKS, disk_medium_params,
+     handle_change_medium},
+    {"BackupDisks", "copy disks as they are at one moment, in the background", STATES_DISKS, disk_backup_params,
+     handle_backup_disks},
+    {"MirrorDisk", "copy a disk and keep the copy equal, until CompleteBlockJob", STATES_DISKS, disk_mirror_params,
+     handle_mirror_disk},
+    {"CompleteBlockJob", "let the guest go on with the mirror in the place of the disk", STATES_DISKS, NULL,
+     handle_complete_job},
+    {"CancelBlockJob", "give up the backup or mirror, and remove its files", STATES_DISKS, NULL, handle_cancel_job},
     {"DeleteVirtualMachine", "forget a VM that has ended", STATE_BIT(DOMAIN_NO_STATE) | STATES_FINAL, vmi_params,
      handle_delete},
 #define NOT_YET(name, what, params)                                                                                    \

@@ -8,16 +8,16 @@ static json_t *describe_disks(const struct domain *d)
 {
     json_t *disks = json_array();
 
-    for (size_t i = 0; i < d->vmi->spec.domain.devices.disks.count; i++) {
-        const struct vmi_disk *disk = &d->vmi->spec.domain.devices.disks.items[i];
-        static const char *const devices[] = {"disk", "disk", "lun", "cdrom"};
-        static const char *const buses[] = {"", "virtio", "sata", "scsi", "usb"};
-        const char *target = machine_disk_target(d->machine, disk->name);
+    size_t n;
+    const struct machine_disk *from = machine_get_disks(d->machine, &n);
 
-        json_array_append_new(disks, json_pack("{s:s, s:{s:s, s:s}, s:{s:s, s:b}}", "Device", devices[disk->device],
-                                               "Target", "Bus", buses[disk->target->bus], "Device",
-                                               target ? target : "", "Alias", "Name", disk->name, "UserDefined", 1));
-    }
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(disks, json_pack("{s:s, s:{s:s, s:s}, s:{s:s, s:b}}", "Device",
+                                               from[i].is_cdrom ? "cdrom"
+                                               : from[i].is_lun ? "lun"
+                                                                : "disk",
+                                               "Target", "Bus", from[i].bus, "Device", from[i].target, "Alias", "Name",
+                                               from[i].disk, "UserDefined", 1));
     return disks;
 }
 

@@ -82,6 +82,12 @@ struct domain {
     struct stats *stats;
     json_t *memory_dump; /* KubeVirt's metadata of the last one; NULL: none */
 
+    struct disk_op *disk_ops; /* the first one runs (disks.c) */
+    sd_event_source *disk_source;
+    unsigned plug_serial;
+    struct block_job *block_job; /* a backup or mirror under way (blockjobs.c) */
+    bool disks_changed;          /* since the start: they are in the state file */
+
     struct stop stop;
     char *outcome;
     struct error *failure;
@@ -127,6 +133,14 @@ void domain_take_up_dump(struct domain *d, json_t *state);
 void domain_note_io_error(struct domain *d, const char *volume, size_t length, const char *why);
 void domain_io_error_stopped(struct domain *d);
 void domain_io_error_over(struct domain *d);
+/* disks.c, disks-update.c */
+void domain_on_disk_deleted(struct domain *d, const char *id);
+void domain_drop_disk_ops(struct domain *d);
+void domain_take_up_disks(struct domain *d, const json_t *list);
+/* blockjobs.c */
+void domain_on_job_event(struct domain *d, const char *id, const char *status);
+void domain_drop_block_job(struct domain *d);
+void domain_take_up_block_job(struct domain *d, const json_t *state);
 /* statefile.c */
 int domain_write_state(const struct domain *d, struct error **ret_error);
 /* The same; a failure is logged, once until it works again. */

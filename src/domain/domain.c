@@ -95,6 +95,8 @@ void domain_free(struct domain *d)
     CRASH_POINT("end-helpers");
     stop_done(&d->stop);
     qmp_client_free(d->qmp);
+    domain_drop_block_job(d);
+    domain_drop_disk_ops(d); /* after the monitor, whose last callbacks go to the one that runs */
     qga_client_free(d->agent);
     stats_free(d->stats); /* after the monitor, whose last callbacks go to it */
     guest_info_free(d->guest_info);

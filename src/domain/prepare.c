@@ -128,6 +128,7 @@ static struct machine_volume *list_volumes(const struct storage *storage, struct
             .is_block_device = from[i].is_block_device,
             .read_only = from[i].read_only,
             .direct_io = from[i].direct_io,
+            .absent = from[i].absent,
             .preallocated = from[i].preallocated,
             .logical_block = from[i].logical_block,
             .physical_block = from[i].physical_block,

@@ -92,13 +92,12 @@ static void on_watchdog(struct domain *d, json_t *data)
 static const char *volume_of(const struct domain *d, json_t *data)
 {
     const char *top = member(data, "node-name"), *name = member(data, "qom-path"), *found;
+    size_t n;
+    const struct machine_disk *disks = machine_get_disks(d->machine, &n);
 
-    for (size_t i = 0; i < d->vmi->spec.domain.devices.disks.count; i++) {
-        const char *disk = d->vmi->spec.domain.devices.disks.items[i].name, *node = NULL;
-
-        if (machine_disk_id(d->machine, disk, &node) && node && streq(node, top))
-            return disk;
-    }
+    for (size_t i = 0; i < n; i++)
+        if (disks[i].node && streq(disks[i].node, top))
+            return disks[i].disk;
     if (*name == '\0')
         name = member(data, "device");
     found = strstr(name, "ua-");
@@ -135,6 +134,13 @@ static void on_port_change(struct domain *d, json_t *data)
 static void on_device_deleted(struct domain *d, json_t *data)
 {
     event_log_add(d->events, "Device", "DeviceRemoved", json_pack("{s:s}", "device", member(data, "device")), NULL);
+    domain_on_disk_deleted(d, member(data, "device"));
+}
+
+static void on_job(struct domain *d, json_t *data)
+{
+    event_log_add(d->events, "Qemu", "JOB_STATUS_CHANGE", json_pack("{s:O}", "data", data), NULL);
+    domain_on_job_event(d, member(data, "id"), member(data, "status"));
 }
 
 /* Handled above, or passed on under its own name with its data. */
@@ -168,7 +174,7 @@ static const struct {
     {"BLOCK_JOB_CANCELLED", NULL},
     {"BLOCK_JOB_ERROR", NULL},
     {"BLOCK_JOB_READY", NULL},
-    {"JOB_STATUS_CHANGE", NULL},
+    {"JOB_STATUS_CHANGE", on_job},
     {"MIGRATION", NULL},
     {"NIC_RX_FILTER_CHANGED", NULL},
     {"VNC_CONNECTED", NULL},

@@ -8,6 +8,8 @@
 #include "base/fd.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "domain/blockjobs.h"
+#include "domain/disks.h"
 #include "domain/domain-internal.h"
 
 #define STATE_FILE_VERSION 1
@@ -52,6 +54,12 @@ static json_t *to_json(const struct domain *d)
         json_object_set_new(state, "thawDeadline", usec(d->thaw_deadline_wall));
     if (d->memory_dump)
         json_object_set(state, "memoryDump", d->memory_dump);
+    if (d->block_job)
+        json_object_set_new(state, "blockJob", domain_block_job_to_json(d));
+    if (d->disks_changed) {
+        json_object_set_new(state, "disks", domain_disks_to_json(d));
+        json_object_set_new(state, "plugSerial", json_integer((json_int_t)d->plug_serial));
+    }
     json_object_set_new(state, "uuid", json_string(d->vmi->spec.domain.firmware.uuid));
     if (d->manifest)
         json_object_set_new(state, "manifest", json_string(d->manifest));
@@ -147,6 +155,9 @@ int domain_state_read(const char *dir, struct domain_state_file *ret, struct err
     s.pause_volume = text_of(s.json, "pauseVolume");
     s.pause_error = text_of(s.json, "pauseError");
     s.memory_dump = json_object_get(s.json, "memoryDump");
+    s.block_job = json_object_get(s.json, "blockJob");
+    s.disks = json_object_get(s.json, "disks");
+    s.plug_serial = (unsigned)number(s.json, "plugSerial");
     s.since_wall = number(s.json, "since");
     s.stop_asked_wall = number(s.json, "stopAsked");
     s.stop_deadline_wall = number(s.json, "stopDeadline");

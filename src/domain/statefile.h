@@ -23,6 +23,9 @@ struct domain_state_file {
     uint64_t since_wall, stop_asked_wall, stop_deadline_wall, thaw_deadline_wall;
     const char *pause_volume, *pause_error;
     json_t *memory_dump; /* or NULL */
+    json_t *disks;       /* when they are not those of the manifest; or NULL */
+    unsigned plug_serial;
+    json_t *block_job; /* a backup or mirror that runs; or NULL */
 };
 
 /*

@@ -356,16 +356,13 @@ static json_t *disk_of(const struct domain *d, const char *name, const char *id,
 
 static json_t *block_of(const struct domain *d, const json_t *block, const json_t *stats)
 {
-    json_t *disks = json_array();
+    json_t *list = json_array();
+    size_t n;
+    const struct machine_disk *disks = machine_get_disks(d->machine, &n);
 
-    for (size_t i = 0; i < d->vmi->spec.domain.devices.disks.count; i++) {
-        const char *name = d->vmi->spec.domain.devices.disks.items[i].name;
-        const char *id = machine_disk_id(d->machine, name, NULL);
-
-        if (id)
-            json_array_append_new(disks, disk_of(d, name, id, block, stats));
-    }
-    return disks;
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(list, disk_of(d, disks[i].disk, disks[i].id, block, stats));
+    return list;
 }
 
 /* ---- the whole ----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "domain/control.h"
+#include "domain/disks.h"
 #include "domain/network.h"
 #include "domain/orphan.h"
 #include "domain/prepare.h"
@@ -116,6 +117,20 @@ static void on_domain_ended(struct domain *domain, const struct error *error, vo
 /* ---- Sync ---------------------------------------------------------------------------------------------------------
  */
 
+/* Where a pod has its volumes. */
+static struct storage_options storage_options(const struct launcher *l)
+{
+    const struct launcher_options *lo = &l->options;
+    struct storage_options o = {.paths = storage_pod_paths, .owner_uid = (unsigned)-1};
+
+    o.paths.private_dir = lo->private_dir;
+    o.paths.ephemeral_disk_dir = lo->ephemeral_disk_dir;
+    o.paths.container_disk_dir = lo->container_disk_dir;
+    o.paths.hotplug_disk_dir = lo->hotplug_disk_dir;
+    o.paths.empty_disk_dir = lo->empty_disk_dir;
+    return o;
+}
+
 /* known: of a VM that runs already; NULL: one that is to be started. */
 static int prepare(struct launcher *l, const struct accel_result *known, struct faults *faults,
                    struct error **ret_error)
@@ -130,11 +145,7 @@ static int prepare(struct launcher *l, const struct accel_result *known, struct 
         .dir = l->dir,
         .qemu = lo->qemu,
         .accel = lo->accel,
-        .storage =
-            {
-                .paths = storage_pod_paths,
-                .owner_uid = (unsigned)-1,
-            },
+        .storage = storage_options(l),
         .net = VM_NET_POD,
         .firmware_dir = lo->ovmf_path,
         .known_accel = known,
@@ -143,11 +154,6 @@ static int prepare(struct launcher *l, const struct accel_result *known, struct 
     };
 
     o.network = l->network;
-    o.storage.paths.private_dir = lo->private_dir;
-    o.storage.paths.ephemeral_disk_dir = lo->ephemeral_disk_dir;
-    o.storage.paths.container_disk_dir = lo->container_disk_dir;
-    o.storage.paths.hotplug_disk_dir = lo->hotplug_disk_dir;
-    o.storage.paths.empty_disk_dir = lo->empty_disk_dir;
     r = pod_network_serve(l->network, l->event, ret_error);
     return r < 0 ? r : vm_prepare(&o, &l->prepared, faults, ret_error);
 }
@@ -266,7 +272,7 @@ static void on_resumed(struct domain *domain, const struct error *error, void *u
 }
 
 /* A VM is there: make it run if it is paused, and nobody wanted it to be. */
-static void sync_existing(struct launcher *l, struct rpc_call *call)
+static void resume_existing(struct launcher *l, struct rpc_call *call)
 {
     const struct lifecycle *state = domain_get_lifecycle(l->domain);
 
@@ -279,6 +285,57 @@ static void sync_existing(struct launcher *l, struct rpc_call *call)
         rpc_reply(call, success());
 }
 
+/* A Sync whose disks are being changed. */
+struct sync {
+    struct launcher *launcher;
+    struct rpc_call *call;
+};
+
+static void on_disks_updated(struct domain *domain, const struct error *error, void *userdata)
+{
+    struct sync *sync = userdata;
+
+    if (error)
+        rpc_fail(sync->call, error);
+    else
+        resume_existing(sync->launcher, sync->call);
+    free(sync);
+}
+
+/* The manifest of a VM that runs: its disks may have changed (compat 4.4, 4.5); the rest is for its next start. */
+static void sync_existing(struct launcher *l, struct rpc_call *call, json_t *params)
+{
+    const struct storage_options options = storage_options(l);
+    json_t *manifest = json_object_get(params, "vmi");
+    _cleanup_free_ char *text = json_dumps(manifest, JSON_COMPACT);
+    _cleanup_(faults_done) struct faults faults = {.source = "vmi"};
+    _cleanup_error_ struct error *e = NULL;
+    struct sync *sync = malloc(sizeof(*sync));
+    struct vmi *vmi = NULL;
+    int r;
+
+    if (!text || !sync) {
+        r = error_oom(&e);
+    } else {
+        *sync = (struct sync){l, call};
+        r = vmi_load_text(text, strlen(text), "vmi", NULL, &vmi, &faults, &e);
+    }
+    if (r >= 0 && vmi->uid && l->vmi->uid && !streq(vmi->uid, l->vmi->uid)) {
+        r = error_set(&e, ERROR_WRONG_STATE, EBUSY,
+                      "this launcher runs the VM with uid %s, and this is one with uid %s", l->vmi->uid, vmi->uid);
+        vmi_free(vmi);
+    } else if (r >= 0) {
+        r = domain_update_disks(l->domain, vmi, &options,
+                                json_object_get(json_object_get(manifest, "status"), "volumeStatus"), on_disks_updated,
+                                sync, &e);
+    }
+    if (r < 0) {
+        free(sync);
+        log_error_of(e, "SyncVirtualMachine");
+        rpc_fail_with(call, e, faults_to_json(&faults));
+    }
+}
+
 static void on_sync(struct rpc_call *call, json_t *params, void *userdata)
 {
     struct launcher *l = userdata;
@@ -287,7 +344,7 @@ static void on_sync(struct rpc_call *call, json_t *params, void *userdata)
     _cleanup_free_ char *text = NULL;
 
     if (l->domain) {
-        sync_existing(l, call);
+        sync_existing(l, call, params);
         return;
     }
     text = json_text_dump(json_object_get(params, "vmi"), JSON_TEXT_COMPACT);

@@ -48,11 +48,6 @@ struct pci_device {
     bool is_nic;
 };
 
-struct disk_target {
-    const char *disk, *target, *id, *node; /* node: the block node on top, NULL for an empty tray */
-    const char *bus;
-};
-
 struct nic_entry {
     const char *interface, *id, *netdev, *mac, *model, *tap;
 };
@@ -69,7 +64,7 @@ struct machine {
     MACHINE_LIST(struct machine_fd) fds;
     MACHINE_LIST(struct machine_helper) helpers;
     MACHINE_LIST(struct machine_item) items;
-    MACHINE_LIST(struct disk_target) disks;
+    MACHINE_LIST(struct machine_disk) disks;
     MACHINE_LIST(struct nic_entry) nics;
     MACHINE_LIST(char *) environment;
     char **lacks;
@@ -82,6 +77,7 @@ struct machine {
     const char *name, *uuid, *arch, *accel, *type, *cpu_model, *cpu_text, *firmware;
     unsigned vcpus, max_vcpus, sockets, cores, threads;
     uint64_t memory, max_memory;
+    bool has_shared_io_thread; /* "iothread1" */
 };
 
 enum build_failure {
@@ -99,6 +95,7 @@ struct build {
     const struct machine_facts *facts;
     struct faults *faults;
     bool x86, kvm;
+    bool plug; /* a disk for a machine that runs: no boot order, no number of a SCSI unit, no new I/O thread */
 
     enum build_failure failure;
     size_t manifest_faults, host_faults;
@@ -234,5 +231,9 @@ bool domain_is_high_performance(const struct build *b);
 /* The bus that the disk really gets. */
 enum vmi_bus disk_bus(const struct build *b, const struct vmi_disk *disk);
 /* bootindex of a disk; 0: none. */
+/* The nodes and the device of one disk that is plugged in; names carry `serial`. */
+void build_plugged_disk(struct build *b, const struct vmi_disk *disk, const char *target, unsigned serial);
+/* "vda", "sdb": the n-th of a kind, counted from 0. */
+const char *disk_target_name(struct build *b, bool is_virtio, unsigned n);
 unsigned disk_boot_index(const struct build *b, const struct vmi_disk *disk);
 json_t *items_to_json(const struct machine *machine);

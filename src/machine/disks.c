@@ -22,6 +22,9 @@ struct disk {
     size_t index;
     enum vmi_bus bus;
     const char *id, *node, *name;
+    const char *prefix; /* of the names of its nodes */
+    const char *nodes[MACHINE_DISK_NODES + 1];
+    size_t n_nodes;
     bool cdrom, lun, read_only, direct, writethrough;
     const char *cache_why;
 };
@@ -50,8 +53,9 @@ bool domain_has_scsi_disk(const struct build *b)
 }
 
 /* "vda", …, "vdz", "vdaa": as the kernel counts. */
-static const char *target_name(struct build *b, const char *prefix, unsigned n)
+const char *disk_target_name(struct build *b, bool is_virtio, unsigned n)
 {
+    const char *prefix = is_virtio ? "vd" : "sd";
     char letters[8];
     size_t at = sizeof(letters) - 1;
 
@@ -153,6 +157,15 @@ static const char *aio_mode(const struct disk *d)
     }
 }
 
+static const char *name_node(struct disk *d, const char *prefix)
+{
+    const char *name = node_name(d->b, text(d->b, "%s%s", d->prefix, prefix), d->spec->name, d->index);
+
+    if (d->n_nodes < MACHINE_DISK_NODES)
+        d->nodes[d->n_nodes++] = name;
+    return name;
+}
+
 static json_t *file_node(struct disk *d, const char *name, const char *path, bool is_block_device, bool read_only)
 {
     json_t *node = option_json(d->b, SECTION_BACKEND, "-blockdev");
@@ -194,8 +207,7 @@ static bool format_known(struct disk *d, const char *format)
 static const char *backing_nodes(struct disk *d)
 {
     const struct machine_volume *v = d->volume;
-    const char *file = node_name(d->b, "backing-file-", d->spec->name, d->index),
-               *format = node_name(d->b, "backing-", d->spec->name, d->index);
+    const char *file = name_node(d, "backing-file-"), *format = name_node(d, "backing-");
     const char *kind = v->backing_format ? v->backing_format : "raw";
     json_t *node;
 
@@ -211,14 +223,15 @@ static const char *backing_nodes(struct disk *d)
 static void image_nodes(struct disk *d)
 {
     const struct machine_volume *v = d->volume;
-    const char *file = node_name(d->b, "file-", d->spec->name, d->index), *backing = NULL;
+    const char *file, *backing = NULL;
     json_t *node;
 
     if (!format_known(d, v->format ? v->format : "raw"))
         return;
-    d->node = node_name(d->b, "disk-", d->spec->name, d->index);
     if (v->backing_path)
         backing = backing_nodes(d);
+    file = name_node(d, "file-");
+    d->node = name_node(d, "disk-");
     file_node(d, file, v->path, v->is_block_device, d->read_only);
     node = format_node(d, d->node, v->format ? v->format : "raw", file, d->read_only);
     if (backing)
@@ -402,6 +415,7 @@ static struct pool io_threads(struct build *b)
         b->domain->io_threads_policy == VMI_IO_THREADS_SUPPLEMENTAL_POOL && qemu_has(b, QEMU_IOTHREAD_VQ_MAPPING);
     if (b->domain->io_threads_policy != VMI_IO_THREADS_SUPPLEMENTAL_POOL)
         pool.shared = MAX(MIN(pool.shared, others), 1U);
+    b->machine->has_shared_io_thread = true;
     pool.dedicated = pool.shared;
     total = pool.shared + dedicated;
     for (unsigned i = 1; i <= total; i++)
@@ -419,7 +433,7 @@ static void set_io_thread(struct disk *d, struct pool *pool, json_t *drive)
 
     if (pool->shared == 0)
         return;
-    if (wants_own_thread(b, d->spec)) {
+    if (wants_own_thread(b, d->spec) && !b->plug) {
         set_string(b, drive, "iothread", text(b, "iothread%u", ++pool->dedicated));
     } else if (pool->mapped) {
         json_t *mapping = json_array();
@@ -478,7 +492,8 @@ static json_t *drive_scsi(struct disk *d)
     set_string(b, drive, "bus", "scsi0.0");
     set_int(b, drive, "channel", 0);
     set_int(b, drive, "scsi-id", 0);
-    set_int(b, drive, "lun", b->scsi_units);
+    if (!b->plug) /* else QEMU takes the first that is free */
+        set_int(b, drive, "lun", b->scsi_units);
     if (b->scsi_units++ > SCSI_UNITS)
         manifest_fault(b, d->spec->at, "disk %s: more than %u SCSI disks", d->spec->name, SCSI_UNITS);
     if (!d->spec->serial && !d->lun)
@@ -527,7 +542,7 @@ static json_t *drive_new(struct disk *d, struct pool *pool)
 static void drive_options(struct disk *d, json_t *drive)
 {
     struct build *b = d->b;
-    unsigned boot = disk_boot_index(b, d->spec);
+    unsigned boot = b->plug ? 0 : disk_boot_index(b, d->spec);
 
     if (d->node) {
         set_string(b, drive, "drive", d->node);
@@ -576,13 +591,43 @@ static void describe_disk(struct disk *d, const char *target)
                           : "kept, the volume is preallocated"));
 }
 
-static void disk_add(struct build *b, struct pool *pool, size_t index, const char *target)
+/* What the users of the machine look for in it later. */
+static void disk_remember(struct disk *d, const char *target)
 {
-    const struct vmi_disk *spec = &b->devices->disks.items[index];
+    struct build *b = d->b;
+    struct machine_disk *entry = LIST_ADD(b, &b->machine->disks);
+    const struct machine_volume *v = d->node ? d->volume : NULL;
+    const struct vmi_pvc *claim = d->spec->volume ? vmi_volume_claim(d->spec->volume) : NULL;
+
+    if (!entry)
+        return;
+    *entry = (struct machine_disk){
+        .disk = text(b, "%s", d->spec->name),
+        .target = target,
+        .id = d->id,
+        .node = d->node,
+        .bus = bus_names[d->bus],
+        .path = v ? text(b, "%s", v->path) : NULL,
+        .source = v && claim && claim->claim_name ? text(b, "%s", claim->claim_name) : NULL,
+        .is_cdrom = d->cdrom,
+        .is_lun = d->lun,
+        .is_block_device = v && v->is_block_device,
+        .is_overlay = v && v->backing_path,
+        .read_only = d->read_only,
+        .is_raw = v && (!v->format || streq(v->format, "raw")),
+        .is_hotpluggable = claim && claim->hotpluggable == OPT_TRUE,
+    };
+    memcpy(entry->nodes, d->nodes, sizeof(entry->nodes));
+}
+
+static void disk_add(struct build *b, struct pool *pool, const struct vmi_disk *spec, size_t index, const char *prefix,
+                     const char *target)
+{
     struct disk d = {
         .b = b,
         .spec = spec,
         .index = index,
+        .prefix = prefix,
         .volume = find_volume(b, spec),
         .bus = disk_bus(b, spec),
         .id = device_id(b, "ua-", spec->name, index),
@@ -590,9 +635,14 @@ static void disk_add(struct build *b, struct pool *pool, size_t index, const cha
         .lun = spec->device == VMI_DISK_DEVICE_LUN,
     };
     bool empty = d.cdrom && (!spec->volume || (spec->target && spec->target->tray == VMI_TRAY_OPEN));
-    struct disk_target *entry;
     json_t *drive;
 
+    if (d.volume && d.volume->absent && !d.cdrom) {
+        item(b, MACHINE_GROUP_DISKS, spec->at, NULL, text(b, "disk %s: not there yet", spec->name),
+             "its volume is plugged in later (hotpluggable)");
+        return;
+    }
+    empty = empty || (d.volume && d.volume->absent);
     if (!d.volume && !empty) {
         host_fault(b, spec->at, "disk %s: nothing was found or made for its volume", spec->name);
         return;
@@ -606,10 +656,7 @@ static void disk_add(struct build *b, struct pool *pool, size_t index, const cha
     }
     drive = drive_new(&d, pool);
     drive_options(&d, drive);
-    entry = LIST_ADD(b, &b->machine->disks);
-    if (entry)
-        *entry = (struct disk_target){
-            .disk = text(b, "%s", spec->name), .target = target, .id = d.id, .node = d.node, .bus = bus_names[d.bus]};
+    disk_remember(&d, target);
     describe_disk(&d, target);
 }
 
@@ -619,8 +666,17 @@ void build_disks(struct build *b)
     unsigned virtio = 0, others = 0;
 
     for (size_t i = 0; i < b->devices->disks.count; i++) {
-        bool is_virtio = disk_bus(b, &b->devices->disks.items[i]) == VMI_BUS_VIRTIO;
+        const struct vmi_disk *disk = &b->devices->disks.items[i];
+        bool is_virtio = disk_bus(b, disk) == VMI_BUS_VIRTIO;
 
-        disk_add(b, &pool, i, is_virtio ? target_name(b, "vd", virtio++) : target_name(b, "sd", others++));
+        disk_add(b, &pool, disk, i, "", disk_target_name(b, is_virtio, is_virtio ? virtio++ : others++));
     }
+}
+
+void build_plugged_disk(struct build *b, const struct vmi_disk *disk, const char *target, unsigned serial)
+{
+    struct pool pool = {.shared = b->machine->has_shared_io_thread ? 1 : 0};
+
+    /* an index that no disk of a manifest has */
+    disk_add(b, &pool, disk, (size_t)serial + 100000, text(b, "p%u-", serial), target);
 }

@@ -71,7 +71,7 @@ static json_t *disks_to_json(const struct machine *m)
     json_t *list = json_array();
 
     for (size_t i = 0; list && i < m->disks.count; i++) {
-        const struct disk_target *d = &m->disks.items[i];
+        const struct machine_disk *d = &m->disks.items[i];
 
         json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:o}", "name", d->disk, "target", d->target, "bus",
                                               d->bus, "id", d->id, "node", string_or_null(d->node)));

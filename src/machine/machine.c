@@ -336,25 +336,6 @@ const char *machine_get_nvram(const struct machine *machine, const char **ret_te
     return machine->nvram;
 }
 
-const char *machine_disk_target(const struct machine *machine, const char *disk)
-{
-    for (size_t i = 0; i < machine->disks.count; i++)
-        if (streq(machine->disks.items[i].disk, disk))
-            return machine->disks.items[i].target;
-    return NULL;
-}
-
-const char *machine_disk_id(const struct machine *machine, const char *disk, const char **ret_node)
-{
-    for (size_t i = 0; i < machine->disks.count; i++)
-        if (streq(machine->disks.items[i].disk, disk)) {
-            if (ret_node)
-                *ret_node = machine->disks.items[i].node;
-            return machine->disks.items[i].id;
-        }
-    return NULL;
-}
-
 const char *machine_nic_id(const struct machine *machine, const char *interface)
 {
     for (size_t i = 0; i < machine->nics.count; i++)

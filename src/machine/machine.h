@@ -44,6 +44,7 @@ struct machine_volume {
     bool is_block_device;
     bool read_only;
     bool direct_io; /* O_DIRECT works on it */
+    bool absent;    /* hotpluggable, and not there yet: the disk is left out, a CD-ROM's tray is empty */
     bool preallocated;
     unsigned logical_block, physical_block; /* for blockSize.matchVolume; 0: not known */
 };
@@ -184,6 +185,46 @@ char *const *machine_get_lacks(const struct machine *machine);
  * *ret_log: what comes out of it is to be logged. */
 const char *machine_get_serial(const struct machine *machine, bool *ret_log);
 const char *machine_get_nvram(const struct machine *machine, const char **ret_template);
+#define MACHINE_DISK_NODES 4 /* block nodes of one disk: file and format, of the image and of what is below it */
+
+/* A disk, a LUN or a CD-ROM drive. */
+struct machine_disk {
+    const char *disk;                          /* its name in the manifest */
+    const char *target;                        /* "vda", "sda": its name in KubeVirt's status */
+    const char *id;                            /* QEMU's, of the drive */
+    const char *node;                          /* the block node on top; NULL: an empty tray */
+    const char *nodes[MACHINE_DISK_NODES + 1]; /* all of them in the order of their making; ends with NULL */
+    const char *bus;                           /* "virtio", "scsi"… */
+    const char *path;                          /* of the image; NULL: an empty tray */
+    const char *source; /* name of the claim, which tells one medium from the next; NULL: no claim, an empty tray */
+    bool is_cdrom, is_lun, is_block_device, is_overlay, read_only, is_raw;
+    bool is_hotpluggable; /* the manifest says that it may go away */
+    bool is_plugged;      /* was plugged in while the machine ran… */
+    bool is_by_hand;      /* …by a command, and not by the manifest */
+};
+
+/* Borrowed until the next change. */
+const struct machine_disk *machine_get_disks(const struct machine *machine, size_t *ret_count);
+const struct machine_disk *machine_find_disk(const struct machine *machine, const char *disk);
+/* What changes while the machine runs: adds the disk or replaces the one of its name. Texts are copied. */
+int machine_set_disk(struct machine *machine, const struct machine_disk *disk);
+void machine_remove_disk(struct machine *machine, const char *disk);
+
+/* A disk that is plugged into a machine that runs, or a medium that is put into a tray. */
+struct machine_plug {
+    json_t *nodes;            /* arguments of blockdev-add, in this order */
+    json_t *device;           /* of device_add; needs "bus" if needs_port */
+    bool needs_port;          /* a root port, to be found among those that are empty */
+    struct machine_disk disk; /* what machine_set_disk() gets when it is done; lives as long as this */
+    struct arena *arena;
+};
+/* `serial`: a number that no plug into this machine had before. Only virtio and scsi can be plugged; a CD-ROM's nodes
+ * fit every bus. Faults as with machine_build(). */
+int machine_plug_disk(const struct machine *machine, const struct vmi *vmi, unsigned qemu_version,
+                      const struct vmi_disk *disk, const struct machine_volume *volume, unsigned serial,
+                      struct machine_plug *ret, struct faults *faults, struct error **ret_error);
+void machine_plug_done(struct machine_plug *plug);
+
 /* The target name that the guest's disk has in KubeVirt's status ("vda", "sda"), or NULL. */
 const char *machine_disk_target(const struct machine *machine, const char *disk);
 /* QEMU's id of the disk's drive, and of the block node on top (NULL for an empty tray); NULL if there is no such disk.

@@ -226,3 +226,21 @@ int create_metrics(const char *path, unsigned owner, struct error **ret_error)
         unlink(staging);
     return r;
 }
+
+int storage_create_image(const char *path, bool qcow2, uint64_t size, const char *base, struct error **ret_error)
+{
+    bool created;
+    uint64_t made;
+    int r;
+
+    if (qcow2)
+        return create_qcow2(path, size, base, base ? "qcow2" : NULL, (unsigned)-1, ret_error);
+    r = create_sparse(path, size, (unsigned)-1, &made, &created, ret_error);
+    if (r >= 0 && (!created || made != size)) {
+        if (created)
+            unlink(path);
+        return error_set(ret_error, created ? ERROR_STORAGE : ERROR_ALREADY_EXISTS, created ? ENOSPC : EEXIST,
+                         created ? "no room for %s" : "%s is there already", path);
+    }
+    return r;
+}

@@ -24,7 +24,7 @@ struct result {
     int r;
     struct image image;   /* the volume's own; an overlay's: as measured, with the size of the backing image */
     struct image backing; /* STORAGE_OVERLAY */
-    bool made;
+    bool made, absent;
     enum error_code code;
     char message[1500], remedy[300];
 };
@@ -104,6 +104,22 @@ static int check_directory(const struct storage *s, size_t i, struct error **ret
     return 0;
 }
 
+/* A hotpluggable claim may come later: KubeVirt's pod starts without it. */
+static int use_image(const struct storage *s, size_t i, struct result *result, struct error **ret_error)
+{
+    const struct storage_volume *v = &s->volumes[i];
+    const struct vmi_pvc *claim = vmi_volume_claim(v->volume);
+    _cleanup_error_ struct error *e = NULL;
+    int r = image_examine(&s->plans[i].source, s->options.qemu_img, v->volume->name, &result->image, &e);
+
+    result->absent = r == -ENOENT && claim && claim->hotpluggable == OPT_TRUE && !s->options.outside_pod;
+    if (result->absent)
+        return 0;
+    if (r < 0)
+        error_move(ret_error, TAKE_PTR(e));
+    return r;
+}
+
 static int make(const struct storage *s, size_t i, struct result *result, struct error **ret_error)
 {
     const struct storage_volume *v = &s->volumes[i];
@@ -118,7 +134,7 @@ static int make(const struct storage *s, size_t i, struct result *result, struct
     }
     switch (v->action) {
     case STORAGE_USE:
-        return image_examine(&s->plans[i].source, s->options.qemu_img, v->volume->name, &result->image, ret_error);
+        return use_image(s, i, result, ret_error);
     case STORAGE_DIRECTORY:
         return check_directory(s, i, ret_error);
     case STORAGE_SPARSE:
@@ -276,6 +292,7 @@ static int take_result(struct storage *s, size_t i, const struct result *result)
 
     v->format = arena_strdup(s->arena, image_format_name(&result->image));
     v->size = result->image.size;
+    v->absent = result->absent;
     v->is_block_device = result->image.is_block_device;
     v->direct_io = result->image.direct_io;
     v->preallocated = result->image.preallocated;
@@ -385,6 +402,102 @@ int storage_prepare(struct storage *storage, struct error **ret_error)
     if (r < 0)
         remove_made(storage, true);
     return r;
+}
+
+/* ---- one volume of a VM that runs ------------------------------------------------------------------------------ */
+
+struct storage_examination {
+    struct storage *storage;
+    size_t index;
+    struct job job;
+};
+
+/* A volume that is not in a manifest: a file or block device that somebody names. */
+int storage_for_file(const char *name, const char *path, bool read_only, struct storage **ret, struct error **ret_error)
+{
+    _cleanup_(storage_freep) struct storage *s = calloc(1, sizeof(*s));
+    struct vmi_volume *volume;
+
+    if (!s)
+        return error_oom(ret_error);
+    s->arena = arena_new();
+    if (!s->arena)
+        return error_oom(ret_error);
+    volume = arena_new_array(s->arena, struct vmi_volume, 1);
+    s->volumes = arena_new_array(s->arena, struct storage_volume, 1);
+    s->plans = arena_new_array(s->arena, struct volume_plan, 1);
+    path = arena_strdup(s->arena, path);
+    if (!volume || !s->volumes || !s->plans || !path)
+        return error_oom(ret_error);
+    volume->name = arena_strdup(s->arena, name);
+    volume->kind = VMI_VOLUME_HOST_DISK;
+    s->options.qemu_img = "qemu-img";
+    s->volumes[0] = (struct storage_volume){
+        .volume = volume,
+        .action = STORAGE_USE,
+        .path = (char *)(uintptr_t)path,
+        .format = arena_strdup(s->arena, "raw"),
+        .read_only = read_only,
+    };
+    s->plans[0].source = (struct image_source){.name = path, .rule = IMAGE_DETECT, .allow_block = true};
+    if (!volume->name || !s->volumes[0].format)
+        return error_oom(ret_error);
+    s->count = 1;
+    *ret = TAKE_PTR(s);
+    return 0;
+}
+
+int storage_examine_begin(struct storage *storage, const char *volume, struct storage_examination **ret, int *ret_fd,
+                          struct error **ret_error)
+{
+    _cleanup_free_ unsigned *job_of = calloc(storage->count + 1, sizeof(*job_of));
+    _cleanup_free_ struct storage_examination *x = calloc(1, sizeof(*x));
+    size_t i = 0;
+    int r;
+
+    if (!job_of || !x)
+        return error_oom(ret_error);
+    while (i < storage->count && !streq(storage->volumes[i].volume->name, volume))
+        i++;
+    if (i == storage->count)
+        return error_set(ret_error, ERROR_NOT_FOUND, ENOENT, "there is no disk of a volume %s", volume);
+    if (storage->volumes[i].action != STORAGE_USE)
+        return error_set(ret_error, ERROR_NOT_SUPPORTED, EOPNOTSUPP,
+                         "volume %s: a volume of kind %s is made at the start of a VM, and cannot be plugged in later",
+                         volume, vmi_volume_kind_name(storage->volumes[i].volume->kind));
+    job_of[i] = 1;
+    x->storage = storage;
+    x->index = i;
+    r = start_job(storage, job_of, 1, &x->job, ret_error);
+    if (r < 0)
+        return r;
+    *ret_fd = x->job.fd;
+    *ret = TAKE_PTR(x);
+    return 0;
+}
+
+int storage_examine_end(struct storage_examination *x, const struct storage_volume **ret, struct error **ret_error)
+{
+    struct result result = {0};
+    int r;
+
+    take_from_job(&x->job, now_usec(), &result);
+    r = report(&result, 1, ret_error);
+    if (r == 0 && take_result(x->storage, x->index, &result) < 0)
+        r = error_oom(ret_error);
+    if (r == 0)
+        *ret = &x->storage->volumes[x->index];
+    storage_examine_cancel(x);
+    return r;
+}
+
+void storage_examine_cancel(struct storage_examination *x)
+{
+    if (!x)
+        return;
+    if (x->job.pid > 0)
+        end_job(&x->job);
+    free(x);
 }
 
 void storage_remove(struct storage *storage)

@@ -52,6 +52,7 @@ struct storage_volume {
     char *backing_path, *backing_format;
     uint64_t size; /* virtual size in bytes; 0: not known */
     bool is_block_device, read_only, direct_io, preallocated;
+    bool absent; /* a hotpluggable claim that is not there yet: nothing is examined */
     unsigned logical_block, physical_block;
 };
 
@@ -74,3 +75,22 @@ static inline void storage_freep(struct storage **storage)
 }
 
 const struct storage_volume *storage_get_volumes(const struct storage *storage, size_t *ret_count);
+
+/* ---- while the VM runs ----------------------------------------------------------------------------------------- */
+
+/* An empty image that QEMU is to fill: qcow2 (over `base`, a qcow2, if that is given) or a sparse raw file. */
+int storage_create_image(const char *path, bool qcow2, uint64_t size, const char *base, struct error **ret_error);
+
+struct storage_examination;
+/* A storage of one volume that is no manifest's: a file (raw or qcow2, by its header) or a block device. */
+int storage_for_file(const char *name, const char *path, bool read_only, struct storage **ret,
+                     struct error **ret_error);
+/* What storage_prepare() does with a volume that is used as it is, without blocking the caller: a child looks at it,
+ * and the fd (borrowed) becomes readable when it has. The storage must stay until the end. */
+int storage_examine_begin(struct storage *storage, const char *volume, struct storage_examination **ret, int *ret_fd,
+                          struct error **ret_error);
+/* The result, now: called before the fd is readable it is a time-out. Frees the examination. -ENOENT: there is no such
+ * file; or, for a hotpluggable claim, *ret says `absent`. */
+int storage_examine_end(struct storage_examination *examination, const struct storage_volume **ret,
+                        struct error **ret_error);
+void storage_examine_cancel(struct storage_examination *examination);

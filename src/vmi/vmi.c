@@ -49,6 +49,13 @@ const struct vmi_volume *vmi_find_volume(const struct vmi *vmi, const char *name
     return NULL;
 }
 
+const struct vmi_pvc *vmi_volume_claim(const struct vmi_volume *volume)
+{
+    return volume->kind == VMI_VOLUME_PVC           ? volume->persistent_volume_claim
+           : volume->kind == VMI_VOLUME_DATA_VOLUME ? volume->data_volume
+                                                    : NULL;
+}
+
 const char *vmi_volume_kind_name(enum vmi_volume_kind kind)
 {
     static const char *const names[] = {
