@@ -60,49 +60,80 @@ DEFINE_CHECK_TABLE(table_migration, "VirtualMachineInstanceMigration",
                                  .doc = "what is wanted"),
                    FIELD_CHECKED("status", FIELD_TYPE_ANY, .flags = FIELD_SERVER, .doc = "written by the controllers"));
 
+static const struct api {
+    const char *group;
+    const char *versions[3]; /* the first is the one that is stored */
+} kubevirt_api = {"kubevirt.io", {"v1", "v1alpha3"}}, type_api = {"instancetype.kubevirt.io", {"v1beta1", "v1"}};
+
 static const struct kind {
     const struct table *table;
-    const char *plural, *singular, *short_names[3], *category;
+    const struct api *api;
+    const char *plural, *singular, *short_names[3];
     const struct column *columns;
     bool status, scale, immutable;
+    bool is_cluster_wide;
 } kinds[] = {
-    {&table_vm, "virtualmachines", "virtualmachine", {"vm", "vms"}, "all", vm_columns, true, false, false},
+    {&table_vm, &kubevirt_api, "virtualmachines", "virtualmachine", {"vm", "vms"}, vm_columns, .status = true},
     {&table_vmi,
+     &kubevirt_api,
      "virtualmachineinstances",
      "virtualmachineinstance",
      {"vmi", "vmis"},
-     "all",
      vmi_columns,
-     true,
-     false,
-     false},
+     .status = true},
     {&table_replica_set,
+     &kubevirt_api,
      "virtualmachineinstancereplicasets",
      "virtualmachineinstancereplicaset",
      {"vmirs", "vmirss"},
-     "all",
      replica_set_columns,
-     true,
-     true,
-     false},
+     .status = true,
+     .scale = true},
     {&table_preset,
+     &kubevirt_api,
      "virtualmachineinstancepresets",
      "virtualmachineinstancepreset",
      {"vmipreset", "vmipresets"},
-     "all",
      no_columns,
-     false,
-     false,
-     false},
+     .status = false},
     {&table_migration,
+     &kubevirt_api,
      "virtualmachineinstancemigrations",
      "virtualmachineinstancemigration",
      {"vmim", "vmims"},
-     "all",
      migration_columns,
-     true,
-     false,
-     true},
+     .status = true,
+     .immutable = true},
+    {&table_instancetype,
+     &type_api,
+     "virtualmachineinstancetypes",
+     "virtualmachineinstancetype",
+     {"vminstancetype", "vmf"},
+     no_columns,
+     .status = false},
+    {&table_cluster_instancetype,
+     &type_api,
+     "virtualmachineclusterinstancetypes",
+     "virtualmachineclusterinstancetype",
+     {"vmclusterinstancetype", "vmcf"},
+     no_columns,
+     .status = false,
+     .is_cluster_wide = true},
+    {&table_preference,
+     &type_api,
+     "virtualmachinepreferences",
+     "virtualmachinepreference",
+     {"vmpref", "vmp"},
+     no_columns,
+     .status = false},
+    {&table_cluster_preference,
+     &type_api,
+     "virtualmachineclusterpreferences",
+     "virtualmachineclusterpreference",
+     {"vmcp"},
+     no_columns,
+     .status = false,
+     .is_cluster_wide = true},
 };
 
 static json_t *columns_of(const struct column *c)
@@ -126,9 +157,10 @@ static json_t *schema_of(const struct kind *k)
 
     /* the API server has its own schema of an object's metadata */
     json_object_set_new(properties, "metadata", json_pack("{s:s}", "type", "object"));
-    json_object_set_new(properties, "status",
-                        json_pack("{s:s, s:s, s:b}", "type", "object", "description", "written by the controllers",
-                                  "x-kubernetes-preserve-unknown-fields", 1));
+    if (k->api == &kubevirt_api)
+        json_object_set_new(properties, "status",
+                            json_pack("{s:s, s:s, s:b}", "type", "object", "description", "written by the controllers",
+                                      "x-kubernetes-preserve-unknown-fields", 1));
     if (k->scale) {
         json_t *replicas = json_object_get(json_object_get(spec, "properties"), "replicas");
 
@@ -169,14 +201,14 @@ static json_t *crd_of(const struct kind *k)
 
     for (size_t i = 0; k->short_names[i]; i++)
         json_array_append_new(short_names, json_string(k->short_names[i]));
-    json_array_append_new(versions, version_of(k, "v1", true));
-    json_array_append_new(versions, version_of(k, "v1alpha3", false));
+    for (size_t i = 0; k->api->versions[i]; i++)
+        json_array_append_new(versions, version_of(k, k->api->versions[i], i == 0));
     names = json_pack("{s:s, s:s, s:s, s:o, s:[s]}", "plural", k->plural, "singular", k->singular, "kind",
-                      k->table->name, "shortNames", short_names, "categories", k->category);
-    snprintf(name, sizeof(name), "%s.kubevirt.io", k->plural);
+                      k->table->name, "shortNames", short_names, "categories", "all");
+    snprintf(name, sizeof(name), "%s.%s", k->plural, k->api->group);
     return json_pack("{s:s, s:s, s:{s:s}, s:{s:s, s:s, s:o, s:o}}", "apiVersion", "apiextensions.k8s.io/v1", "kind",
-                     "CustomResourceDefinition", "metadata", "name", name, "spec", "group", "kubevirt.io", "scope",
-                     "Namespaced", "names", names, "versions", versions);
+                     "CustomResourceDefinition", "metadata", "name", name, "spec", "group", k->api->group, "scope",
+                     k->is_cluster_wide ? "Cluster" : "Namespaced", "names", names, "versions", versions);
 }
 
 /* ---- YAML ------------------------------------------------------------------------------------------------------- */

@@ -11,7 +11,13 @@ CRDS = sorted((TOP / "k8s/manifests").glob("crd-*.yaml"))
 PLURAL = {"VirtualMachine": "virtualmachines", "VirtualMachineInstance": "virtualmachineinstances",
           "VirtualMachineInstanceReplicaSet": "virtualmachineinstancereplicasets",
           "VirtualMachineInstancePreset": "virtualmachineinstancepresets",
-          "VirtualMachineInstanceMigration": "virtualmachineinstancemigrations"}
+          "VirtualMachineInstanceMigration": "virtualmachineinstancemigrations",
+          "VirtualMachineInstancetype": "virtualmachineinstancetypes",
+          "VirtualMachineClusterInstancetype": "virtualmachineclusterinstancetypes",
+          "VirtualMachinePreference": "virtualmachinepreferences",
+          "VirtualMachineClusterPreference": "virtualmachineclusterpreferences"}
+
+VERSION = {kind: "instancetype.kubevirt.io/v1beta1" for kind in PLURAL if kind.endswith(("type", "Preference"))}
 
 
 @pytest.fixture(scope="session")
@@ -26,15 +32,17 @@ def cluster(api):
                           lambda _, a: any(c["type"] == "Established" and c["status"] == "True"
                                            for c in (a.get("status") or {}).get("conditions") or []))
         assert not [c for c in answer["status"]["conditions"] if c["type"] == "NonStructuralSchema"], answer["status"]
-    for plural in PLURAL.values():
-        api.wait(plural, "GET", f"/apis/kubevirt.io/v1/{plural}", lambda status, _: status == 200)
+    for kind, plural in PLURAL.items():
+        api.wait(plural, "GET", f"/apis/{VERSION.get(kind, 'kubevirt.io/v1')}/{plural}",
+                 lambda status, _: status == 200)
     return api
 
 
 def create(cluster, manifest):
     """Everything is checked, nothing is stored."""
     group = manifest["apiVersion"]
-    return cluster.call("POST", f"/apis/{group}/namespaces/default/{PLURAL[manifest['kind']]}"
+    place = "" if "Cluster" in manifest["kind"] else "namespaces/default/"
+    return cluster.call("POST", f"/apis/{group}/{place}{PLURAL[manifest['kind']]}"
                                 "?dryRun=All&fieldValidation=Strict", manifest)
 
 
@@ -42,7 +50,8 @@ NOT_FOR_PYYAML = {"tab-comment"}  # about the reading of YAML, which kubectl doe
 
 
 def golden():
-    for path in sorted((TOP / "tests/golden/manifests").glob("**/*.yaml")):
+    for path in sorted([*(TOP / "tests/golden/manifests").glob("**/*.yaml"),
+                        TOP / "tests/golden/machine/instancetype.yaml"]):
         if "bad" in path.parts or path.stem in NOT_FOR_PYYAML:
             continue
         for i, doc in enumerate(yaml.safe_load_all(path.read_text(encoding="utf-8-sig"))):
