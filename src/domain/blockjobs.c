@@ -29,7 +29,7 @@ struct job_disk {
 
 struct block_job {
     struct domain *domain;
-    int kind;
+    enum block_job_kind kind;
     enum job_state state;
     struct job_disk disks[BLOCK_JOB_DISKS_MAX];
     size_t n_disks;

@@ -10,6 +10,11 @@
 
 #define BLOCK_JOB_DISKS_MAX 16U
 
+enum block_job_kind {
+    BLOCK_JOB_BACKUP,
+    BLOCK_JOB_MIRROR,
+};
+
 struct block_job_disk {
     const char *disk;
     const char *target; /* absolute path of a file that is not there yet */
@@ -17,7 +22,7 @@ struct block_job_disk {
 };
 
 struct block_job_request {
-    enum { BLOCK_JOB_BACKUP, BLOCK_JOB_MIRROR } kind;
+    enum block_job_kind kind;
     const struct block_job_disk *disks;
     size_t n_disks;
     bool raw;                  /* the target's format; false: qcow2 */
