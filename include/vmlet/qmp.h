@@ -17,6 +17,10 @@
 #include <stdint.h>
 #include <systemd/sd-event.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct error;
 struct qmp_client;
 
@@ -253,3 +257,7 @@ int qga_client_read_file(struct qga_client *agent, const char *path, size_t limi
 /* Creates or replaces it. The data is copied. The callback gets {"count": bytes}. */
 int qga_client_write_file(struct qga_client *agent, const char *path, const void *data, size_t length,
                           uint64_t timeout_usec, qga_reply_fn callback, void *userdata);
+
+#ifdef __cplusplus
+}
+#endif

@@ -309,27 +309,108 @@ static void add_values(struct shell *sh, struct candidates *c, const char *comma
     c->prefix = "";
 }
 
-char **shell_complete(struct shell *shell, const char *before, const char *word)
+/* ---- human monitor, guest agent, events ----------------------------------------------------------------------------
+ */
+
+/* Lines of HMP's `help` are "name|alias arguments -- meaning", those of `help info` "info name arguments -- meaning".
+ */
+static void add_hmp_names(struct shell *sh, struct candidates *c, const char *command, const char *before)
 {
-    struct candidates c = {.word = word, .prefix = ""};
+    json_t *answer = ask(sh, "human-monitor-command", json_pack("{s:s}", "command-line", command));
+    const char *line = json_string_value(answer), *name;
+
+    for (; line && *line; line += strcspn(line, "\n"), line += *line == '\n') {
+        name = startswith(line, before);
+        while (name && *name && !strchr(" \t\r\n", *name)) {
+            size_t n = strcspn(name, "| \t\r\n");
+            _cleanup_free_ char *copy = strndup(name, n);
+
+            if (n > 1) /* not the one-letter short forms */
+                add(c, copy, "");
+            name += n + (name[n] == '|');
+        }
+    }
+    json_decref(answer);
+}
+
+/* `before` is what stands on the line, without the '/' that may begin it. */
+static void add_hmp(struct shell *sh, struct candidates *c, const char *before)
+{
+    if (!*before || streq(before, "help "))
+        add_hmp_names(sh, c, "help", "");
+    else if (streq(before, "info ") || streq(before, "help info "))
+        add_hmp_names(sh, c, "help info", "info ");
+}
+
+static void add_agent_commands(struct shell *sh, struct candidates *c)
+{
+    json_t *info = NULL, *row;
+    size_t i;
+
+    if (shell_call_agent(sh, "guest-info", NULL, &info, NULL) < 0)
+        return;
+    json_array_foreach (json_object_get(info, "supported_commands"), i, row) {
+        const char *name = json_string_value(json_object_get(row, "name"));
+
+        if (name && (sh->write || qga_command_is_read_only(name)))
+            add(c, name, "");
+    }
+    json_decref(info);
+}
+
+static void add_events(struct shell *sh, struct candidates *c)
+{
+    static const char *const others[] = {"--list", "--past", "off", "on"};
+    json_t *names = sh->schema ? qmp_schema_list(sh->schema, "event") : NULL, *name;
+    size_t i;
+
+    for (i = 0; i < ELEMENTSOF(others); i++)
+        add(c, others[i], "");
+    for (const struct event_name *e = shell_event_names(); e->name; e++)
+        add(c, e->name, "");
+    json_array_foreach (names, i, name)
+        add(c, json_string_value(name), "");
+    json_decref(names);
+}
+
+static void add_command_words(struct shell *sh, struct candidates *c, const char *before)
+{
     _cleanup_free_ char *command = NULL;
     json_t *given = NULL;
 
+    if (line_parse(before, sh->schema, &command, &given, NULL) < 0)
+        return;
+    if (strchr(c->word, '='))
+        add_values(sh, c, command, given);
+    else
+        add_keys(sh, c, command, given);
+    json_decref(given);
+}
+
+char **shell_complete(struct shell *shell, const char *before, const char *word)
+{
+    struct candidates c = {.word = word, .prefix = ""};
+
     shell->asking = true;
     before += strspn(before, " \t");
-    if (!*before) {
-        add_first_words(shell, &c);
-    } else if (startswith(before, "help ") || startswith(before, "watch ")) {
+    if (shell->hmp) {
+        add_hmp(shell, &c, before);
+    } else if (*before == '/') {
+        add_hmp(shell, &c, before + 1);
+    } else if (!*before && *word == '/') {
+        c.prefix = "/";
+        add_hmp(shell, &c, "");
+    } else if (streq(before, "agent ") || (shell->agent && !*before)) {
+        add_agent_commands(shell, &c);
+    } else if (startswith(before, "events ")) {
+        add_events(shell, &c);
+    } else if (!*before || streq(before, "help ") || startswith(before, "watch ")) {
         add_first_words(shell, &c);
     } else if (startswith(before, "domblk")) {
         add_devices(shell, &c, NULL);
-    } else if (line_parse(before, shell->schema, &command, &given, NULL) >= 0) {
-        if (strchr(word, '='))
-            add_values(shell, &c, command, given);
-        else
-            add_keys(shell, &c, command, given);
+    } else {
+        add_command_words(shell, &c, before);
     }
-    json_decref(given);
     shell->asking = false;
     return c.list;
 }

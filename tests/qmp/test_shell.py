@@ -331,6 +331,37 @@ def test_completion(terminal):
     t.expect("read-zeroes=")
 
 
+def test_completion_of_events_and_hmp(terminal):
+    t = terminal
+    t.type("events io-error-r\t\r")
+    t.expect("events: io-error-reason")
+    t.type("events BLOCK_IO_E\t\r")
+    t.expect("events: BLOCK_IO_ERROR")
+    t.type("/info versi\t\r")
+    t.expect(r"\r\n\d+\.\d+\.\d+")
+    t.type("/inf\tstatu\t\r")
+    t.expect(r"paused \(prelaunch\)")
+
+
+def test_human_monitor(vm, tmp_path):
+    t = Terminal(vm, "-H", home=tmp_path)
+    t.expect(r"\(QEMU\) ")
+    t.type("info statu\t\r")
+    t.expect(r"paused \(prelaunch\)")
+    t.type("info na\t\r")
+    t.expect("shelltest")
+    t.type("cpu 0\r")
+    t.expect(r"\(QEMU\) $")
+    t.type("cpu 7\r")
+    t.expect("error: .*CPU")
+    t.type("stop\r")
+    t.expect("read-only")
+    t.type("info qtree\x03info name\r")  # ctrl-C drops the line
+    t.expect("shelltest")
+    t.type("exit\r")
+    assert t.wait() == 0
+
+
 def test_typed_ahead(vm, tmp_path):
     """What is typed while a command runs is the next line, the end of the input too."""
     for number in range(30):
