@@ -480,6 +480,10 @@ int plan_vm(const struct view *v, struct plan *p)
     wait = action == ACTION_START ? seconds_to_wait(v, status) : 0;
     if (wait > 0)
         p->again_seconds = wait;
+    if (action == ACTION_NONE && v->vmi && !v->failure && !*GET_TEXT(v->vmi, "status", "phase")) {
+        json_decref(status); /* just made: its first status comes at once, and with it the one write for both */
+        return 0;
+    }
     if (action == ACTION_NONE || wait > 0 || v->failure) {
         r = plan_vm_status(v, strategy, action == ACTION_START, status, p);
         return r;

@@ -7,9 +7,9 @@
 #include <stdio.h>
 
 #include "base/limits.h"
-#include "json/faults.h"
 #include "k8s/client/ktime.h"
 #include "k8s/controller/plan.h"
+#include "json/faults.h"
 
 /* Why a container waits, where a person has to do something about it. */
 static const char *const bad_reasons[] = {"ErrImagePull",        "ImagePullBackOff",           "InvalidImageName",
@@ -159,6 +159,16 @@ static void set_phase(const struct view *v, json_t *status, const char *phase)
 
 /* ---- conditions ------------------------------------------------------------------------------------------------- */
 
+/* Is the pod unready only because of our gate, which is about to be set, or which kubelet has not looked at yet? */
+static bool waits_for_gate(const struct view *v, const json_t *pod, const json_t *ready)
+{
+    const char *gate = GET_TEXT(condition_find(GET(pod, "status", "conditions"), CONDITION_UNPAUSED), "status");
+
+    if (condition_is(GET(v->vmi, "status", "conditions"), "Paused", "True"))
+        return false;
+    return !streq(gate, "True") || (ready && streq(GET_TEXT(ready, "reason"), "ReadinessGatesNotReady"));
+}
+
 static void set_ready(const struct view *v, json_t *conditions, const json_t *pod, const char *phase)
 {
     const json_t *ready = condition_find(GET(pod, "status", "conditions"), "Ready");
@@ -170,6 +180,8 @@ static void set_ready(const struct view *v, json_t *conditions, const json_t *po
         condition_set(conditions, "Ready", "False", "PodTerminating", "virt-launcher pod is terminating", v->now);
     else if (!streq(phase, "Running"))
         condition_set(conditions, "Ready", "False", "GuestNotRunning", "Guest VM is not reported as running", v->now);
+    else if (waits_for_gate(v, pod, ready) && condition_find(conditions, "Ready"))
+        return; /* the next thing that happens to the pod says it */
     else if (!ready)
         condition_set(conditions, "Ready", "False", "PodConditionMissing",
                       "virt-launcher pod is missing the Ready condition", v->now);
@@ -245,8 +257,8 @@ static void set_facts(const struct view *v, json_t *status, const json_t *pod)
     if (*generation && streq(GET_TEXT(owner, "kind"), "VirtualMachine"))
         json_object_set_new(status, "virtualMachineRevisionName",
                             json_sprintf("revision-start-vm-%s-%s", GET_TEXT(owner, "uid"), generation));
-    if (!pod)
-        return;
+    if (!pod || !*node || streq(GET_TEXT(status, "phase"), "Scheduling"))
+        return; /* with the write that says Scheduled */
     active = MAKE(status, "activePods");
     if (!vmi_is_final(v->vmi))
         json_object_set_new(active, uid, json_string(node));

@@ -35,9 +35,21 @@ def free_port():
         return s.getsockname()[1]
 
 
+# What the service accounts of our programs ask for: by it the roles in k8s/manifests are checked, and calls are counted.
+AUDIT = """
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Metadata
+  userGroups: ["system:serviceaccounts:kubevirt"]
+- level: None
+"""
+
+
 class Api:
-    def __init__(self, port, ca):
-        self.url, self.ca = f"https://127.0.0.1:{port}", ca
+    def __init__(self, port, ca, folder=None):
+        self.url, self.ca, self.folder = f"https://127.0.0.1:{port}", ca, folder
         self.context = ssl.create_default_context(cafile=ca)
 
     def call(self, method, path, body=None, content_type="application/json"):
@@ -74,6 +86,7 @@ def api(tmp_path_factory):
     etcd, peer, port = free_port(), free_port(), free_port()
     subprocess.run(["openssl", "genrsa", "-out", d / "sa.key", "2048"], check=True, capture_output=True)
     (d / "tokens.csv").write_text(f"{TOKEN},admin,1,system:masters\n")
+    (d / "audit.yaml").write_text(AUDIT)
     processes = []
 
     def start(*arguments):
@@ -88,13 +101,14 @@ def api(tmp_path_factory):
               f"--cert-dir={d}/certs", f"--token-auth-file={d}/tokens.csv", "--authorization-mode=Node,RBAC",
               f"--service-account-key-file={d}/sa.key", f"--service-account-signing-key-file={d}/sa.key",
               "--service-account-issuer=https://kubernetes.default.svc", "--allow-privileged=true",
-              "--disable-admission-plugins=ServiceAccount", "--service-cluster-ip-range=10.96.0.0/16")
+              "--disable-admission-plugins=ServiceAccount", "--service-cluster-ip-range=10.96.0.0/16",
+              f"--audit-policy-file={d}/audit.yaml", f"--audit-log-path={d}/audit.log", "--audit-log-mode=blocking")
         cert = d / "certs/apiserver.crt"
         end = time.monotonic() + 60
         while not cert.exists():
             assert processes[1].poll() is None and time.monotonic() < end, (d / "kube-apiserver.log").read_text()[-3000:]
             time.sleep(0.1)
-        server = Api(port, cert)
+        server = Api(port, cert, d)
         server.wait("API server", "GET", "/readyz", lambda status, _: status == 200)
         yield server
     finally:

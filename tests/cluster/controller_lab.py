@@ -243,7 +243,8 @@ class Node:
             wanted = gate[0]["status"] if gate else "False"
             if not ready or ready[0]["status"] != wanted:
                 self.do("PATCH", path + "/status", {"status": {"conditions": [
-                    {"type": "Ready", "status": wanted, "lastTransitionTime": now()}]}},
+                    {"type": "Ready", "status": wanted, "lastTransitionTime": now(),
+                     "reason": "" if wanted == "True" else "ReadinessGatesNotReady"}]}},
                     "application/strategic-merge-patch+json")
 
     def pod_status(self, pod, how):

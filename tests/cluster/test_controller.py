@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from controller_lab import KUBEVIRT, MERGE, Controller, Node, Proxy, kubeconfig, wait_for
-from test_crds import cluster  # noqa: F401 (a fixture)
+from test_crds import crds  # noqa: F401 (a fixture)
 
 VM = yaml.safe_load("""
 apiVersion: kubevirt.io/v1
@@ -101,11 +101,11 @@ class Lab:
 
 
 @pytest.fixture
-def lab(cluster, tmp_path, request):  # noqa: F811
+def lab(crds, tmp_path, request):  # noqa: F811
     name = "t" + request.node.name.replace("_", "-").replace("[", "-").replace("]", "").lower()[:50].strip("-")
-    status, answer = cluster.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    status, answer = crds.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     assert status == 201, answer
-    lab = Lab(cluster, tmp_path, name)
+    lab = Lab(crds, tmp_path, name)
     yield lab
     lab.close()
 
@@ -404,7 +404,7 @@ def test_a_bare_instance_with_a_preset(lab):
         "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstancePreset", "metadata": {"name": "small"},
         "spec": {"selector": {"matchLabels": {"size": "small"}}, "domain": {"resources": {"requests": {"memory": "64M"}}}}})
     lab.controller()
-    wait_for("ready", lambda: lab.controllers[0].page("/readyz"))
+    wait_for("ready", lambda: lab.controllers[0].metrics()["kubevirt_virt_controller_ready_status"] == 1)
     lab.make("virtualmachineinstances", {
         "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
         "metadata": {"name": "testvm", "labels": {"size": "small"}},

@@ -21,7 +21,7 @@ VERSION = {kind: "instancetype.kubevirt.io/v1beta1" for kind in PLURAL if kind.e
 
 
 @pytest.fixture(scope="session")
-def cluster(api):
+def crds(api):
     for path in CRDS:
         crd = yaml.safe_load(path.read_text())
         status, answer = api.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
@@ -38,11 +38,11 @@ def cluster(api):
     return api
 
 
-def create(cluster, manifest):
+def create(crds, manifest):
     """Everything is checked, nothing is stored."""
     group = manifest["apiVersion"]
     place = "" if "Cluster" in manifest["kind"] else "namespaces/default/"
-    return cluster.call("POST", f"/apis/{group}/{place}{PLURAL[manifest['kind']]}"
+    return crds.call("POST", f"/apis/{group}/{place}{PLURAL[manifest['kind']]}"
                                 "?dryRun=All&fieldValidation=Strict", manifest)
 
 
@@ -60,11 +60,11 @@ def golden():
 
 
 @pytest.mark.parametrize("manifest", golden())
-def test_golden_manifest_is_accepted(cluster, manifest):
+def test_golden_manifest_is_accepted(crds, manifest):
     manifest.setdefault("metadata", {}).pop("namespace", None)
     for server_set in ("uid", "resourceVersion", "selfLink", "clusterName"):
         manifest["metadata"].pop(server_set, None)
-    status, answer = create(cluster, manifest)
+    status, answer = create(crds, manifest)
     assert status == 201, answer.get("message")
 
 
@@ -118,31 +118,31 @@ BAD = {
 }
 
 
-def test_the_good_one(cluster):
-    status, answer = create(cluster, VM)
+def test_the_good_one(crds):
+    status, answer = create(crds, VM)
     assert status == 201, answer
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_refused(cluster, name):
+def test_refused(crds, name):
     change, says = BAD[name]
     vm = copy.deepcopy(VM)
     change(vm)
-    status, answer = create(cluster, vm)
+    status, answer = create(crds, vm)
     assert status in (400, 422), (status, answer)
     assert says in answer["message"], answer["message"]
 
 
-def test_table_columns_and_scale(cluster):
+def test_table_columns_and_scale(crds):
     path = "/apis/kubevirt.io/v1/namespaces/default/virtualmachineinstancereplicasets"
     rs = {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstanceReplicaSet", "metadata": {"name": "rs"},
           "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": VM["spec"]["template"]}}
-    status, answer = cluster.call("POST", path, rs)
+    status, answer = crds.call("POST", path, rs)
     assert status == 201, answer
-    status, scale = cluster.call("GET", path + "/rs/scale")
+    status, scale = crds.call("GET", path + "/rs/scale")
     assert status == 200 and scale["spec"]["replicas"] == 1
-    status, _ = cluster.call("DELETE", path + "/rs")
+    status, _ = crds.call("DELETE", path + "/rs")
     assert status == 200
-    status, resources = cluster.call("GET", "/apis/kubevirt.io/v1")
+    status, resources = crds.call("GET", "/apis/kubevirt.io/v1")
     short = {r["name"]: r.get("shortNames") for r in resources["resources"]}
     assert short["virtualmachines"] == ["vm", "vms"] and "virtualmachines/status" in short
