@@ -122,6 +122,10 @@
 #define DEFAULT_FILESYSTEM_OVERHEAD 0.055 /* compat §4.4: what a file system keeps of a claim, when nobody says it */
 #define LIMIT_QCOW2_SNAPSHOTS    256U /* inside one image from outside: each can hold 128 KiB of names */
 
+/* Container disks on the node. */
+#define LIMIT_BOOT_FILE_BYTES (1024ULL * 1024 * 1024) /* kernel or initrd */
+#define CHECKSUM_BUFFER_BYTES (1024U * 1024)
+
 /* A child that examines a foreign image or makes one (qemu-img). */
 #define LIMIT_IMAGE_CHECK_MEMORY_BYTES (2000ULL * 1024 * 1024) /* compat: disk-verification memory limit 2000Mi */
 #define LIMIT_IMAGE_CHECK_CPU_SECONDS  30U

@@ -2,6 +2,8 @@
 /* From the volumes of a VMI to images that QEMU can open: where each is, what must be made before, and the making. */
 #pragma once
 
+#include <sys/types.h>
+
 #include <vmlet/vmi.h>
 
 #include "base/error.h"
@@ -94,3 +96,28 @@ int storage_examine_begin(struct storage *storage, const char *volume, struct st
 int storage_examine_end(struct storage_examination *examination, const struct storage_volume **ret,
                         struct error **ret_error);
 void storage_examine_cancel(struct storage_examination *examination);
+
+/* ---- the node agent's side of container disks ------------------------------------------------------------------- */
+
+struct container_disk {
+    pid_t pid;          /* of the container-disk process */
+    char *path;         /* of the image in its container */
+    const char *format; /* "raw" or "qcow2"; static */
+    uint64_t size;      /* virtual, in bytes */
+};
+
+/*
+ * The image of the container whose container-disk process listens on the socket, examined (no backing file, no special
+ * file) and mounted read-only on the file `target`, which is made. image_path: as the volume names it; NULL: the only
+ * file in /disk. Called again it changes nothing. -ECONNREFUSED, -ENOENT: the container is not up yet. Needs
+ * CAP_SYS_ADMIN over the container, and its process in our pid namespace. Blocks while qemu-img looks at the image.
+ */
+int container_disk_mount(const char *socket_path, const char *image_path, const char *target, const char *volume,
+                         struct container_disk *ret, struct error **ret_error);
+void container_disk_done(struct container_disk *disk);
+/* Nothing to unmount is no failure. */
+int container_disk_unmount(const char *target, struct error **ret_error);
+/* A copy of a file of the container, written aside and renamed: the kernel and initrd of kernelBoot. */
+int container_disk_copy(const char *socket_path, const char *path, const char *target, struct error **ret_error);
+/* CRC-32 (IEEE) of the file, as it stands in the VMI's status. Reads all of it. */
+int container_disk_checksum(const char *path, uint32_t *ret, struct error **ret_error);

@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The node's side of container disks (compat 4.2): from the socket of a container-disk process to its container's
+ * image, shown read-only to the pod of the VM.
+ *
+ * The container is not trusted: every path in it is resolved within its root, only a regular file counts, and what is
+ * looked at, mounted and summed up is one and the same open file. The pid that the socket tells is pinned by a pidfd,
+ * and asked for once more afterwards, so that it cannot be another process's by then.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <linux/openat2.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/child.h"
+#include "base/fd.h"
+#include "base/limits.h"
+#include "storage/private.h"
+
+/* fcntl.h and sys/mount.h of older C libraries lack these, and the two headers cannot both be included */
+#ifndef MOVE_MOUNT_F_EMPTY_PATH
+#define MOVE_MOUNT_F_EMPTY_PATH 0x00000004
+#define MOVE_MOUNT_T_EMPTY_PATH 0x00000040
+#endif
+extern int umount2(const char *target, int flags);
+#define UMOUNT_LAZILY 2 /* MNT_DETACH */
+
+struct container {
+    pid_t pid;
+    int pidfd, root, mounts; /* of its process: /proc/PID/root, /proc/PID/ns/mnt */
+};
+
+static void container_done(struct container *c)
+{
+    fd_close(c->pidfd);
+    fd_close(c->root);
+    fd_close(c->mounts);
+}
+
+/* ---- the container behind a socket ------------------------------------------------------------------------------ */
+
+static int ask_peer(const char *socket_path, pid_t *ret, struct error **ret_error)
+{
+    _cleanup_close_ int fd = -EBADF;
+    struct ucred peer;
+    socklen_t length = sizeof(peer);
+    int r = unix_connect(socket_path, &fd, ret_error);
+
+    if (r < 0)
+        return r;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0 || peer.pid <= 0)
+        return error_set(ret_error, ERROR_STORAGE, ESRCH,
+                         "%s does not tell whose it is: its process is not in our view", socket_path);
+    *ret = peer.pid;
+    return 0;
+}
+
+static int open_proc(pid_t pid, const char *name, int flags, struct error **ret_error)
+{
+    char path[64];
+    int fd;
+
+    snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+    fd = open(path, flags | O_CLOEXEC);
+    return fd >= 0 ? fd : error_errno(ret_error, errno, "cannot open %s of the container", path);
+}
+
+static int find_container(const char *socket_path, struct container *ret, struct error **ret_error)
+{
+    _cleanup_(container_done) struct container c = {.pidfd = -EBADF, .root = -EBADF, .mounts = -EBADF};
+    pid_t again;
+    int r = ask_peer(socket_path, &c.pid, ret_error);
+
+    if (r < 0)
+        return r;
+    c.pidfd = (int)syscall(SYS_pidfd_open, c.pid, 0);
+    if (c.pidfd < 0)
+        return error_errno(ret_error, errno, "the process of %s (pid %d) is gone", socket_path, (int)c.pid);
+    c.root = open_proc(c.pid, "root", O_PATH | O_DIRECTORY, ret_error);
+    if (c.root < 0)
+        return c.root;
+    c.mounts = open_proc(c.pid, "ns/mnt", O_RDONLY, ret_error);
+    if (c.mounts < 0)
+        return c.mounts;
+    /* if it still listens, the pid was its own all the time */
+    r = ask_peer(socket_path, &again, ret_error);
+    if (r < 0)
+        return r;
+    struct pollfd ended = {c.pidfd, POLLIN, 0};
+    if (again != c.pid || poll(&ended, 1, 0) > 0)
+        return error_set(ret_error, ERROR_STORAGE, ESTALE, "the container of %s is being replaced", socket_path);
+    *ret = c;
+    c = (struct container){.pidfd = -EBADF, .root = -EBADF, .mounts = -EBADF};
+    return 0;
+}
+
+/* ---- the file in it ---------------------------------------------------------------------------------------------- */
+
+static int open_in(int root, const char *path, uint64_t flags)
+{
+    struct open_how how = {.flags = flags | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+
+    return (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
+}
+
+static bool is_dot(const char *name)
+{
+    return streq(name, ".") || streq(name, "..");
+}
+
+/* "/disk/NAME" of the one file that is there. */
+static int find_single(int root, char **ret, struct error **ret_error)
+{
+    int fd = open_in(root, "/disk", O_RDONLY | O_DIRECTORY);
+    _cleanup_free_ char *found = NULL;
+    struct dirent *entry;
+    size_t count = 0;
+    DIR *dir;
+
+    if (fd < 0)
+        return error_set(ret_error, errno == ENOENT ? ERROR_NOT_FOUND : ERROR_STORAGE, errno,
+                         "the container has no directory /disk: %s", strerror(errno));
+    dir = fdopendir(fd);
+    if (!dir) {
+        fd_close(fd);
+        return error_oom(ret_error);
+    }
+    while ((entry = readdir(dir))) {
+        if (is_dot(entry->d_name))
+            continue;
+        if (++count == 1 && asprintf(&found, "/disk/%s", entry->d_name) < 0)
+            found = NULL;
+    }
+    closedir(dir);
+    if (count == 1 && found) {
+        *ret = TAKE_PTR(found);
+        return 0;
+    }
+    if (count == 1)
+        return error_oom(ret_error);
+    error_set(ret_error, count ? ERROR_IMAGE_REFUSED : ERROR_NOT_FOUND, count ? EPERM : ENOENT,
+              "the container's /disk holds %zu files, and an image is to be the only one", count);
+    if (ret_error)
+        error_set_remedy(*ret_error, "name the image in the volume's containerDisk.path");
+    return count ? -EPERM : -ENOENT;
+}
+
+static int open_regular(const struct container *c, const char *path, int *ret, struct error **ret_error)
+{
+    _cleanup_close_ int fd = open_in(c->root, path, O_PATH);
+    struct stat st;
+
+    if (fd < 0)
+        return error_set(ret_error, errno == ENOENT ? ERROR_NOT_FOUND : ERROR_STORAGE, errno,
+                         "cannot open %s in the container: %s", path, strerror(errno));
+    if (fstat(fd, &st) < 0)
+        return error_errno(ret_error, errno, "cannot look at %s in the container", path);
+    if (!S_ISREG(st.st_mode))
+        return error_set(ret_error, ERROR_IMAGE_REFUSED, EPERM, "%s in the container is no regular file", path);
+    *ret = TAKE_FD(fd);
+    return 0;
+}
+
+/* ---- the mount --------------------------------------------------------------------------------------------------- */
+
+static int send_fd(int socket, int fd)
+{
+    char byte = 0, control[CMSG_SPACE(sizeof(int))] = {0};
+    struct iovec part = {&byte, 1};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+    struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+
+    head->cmsg_level = SOL_SOCKET;
+    head->cmsg_type = SCM_RIGHTS;
+    head->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(head), &fd, sizeof(fd));
+    return sendmsg(socket, &message, MSG_NOSIGNAL) == 1 ? 0 : -errno;
+}
+
+/* The fd, or the errno of the child as a negative number. */
+static int receive_fd(int socket)
+{
+    char control[CMSG_SPACE(sizeof(int))];
+    int err = 0, fd;
+    struct iovec part = {&err, sizeof(err)};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+    struct cmsghdr *head;
+    ssize_t n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+
+    if (n <= 0)
+        return n < 0 ? -errno : -ECHILD;
+    head = CMSG_FIRSTHDR(&message);
+    if (!head || head->cmsg_type != SCM_RIGHTS)
+        return err > 0 ? -err : -EIO;
+    memcpy(&fd, CMSG_DATA(head), sizeof(fd));
+    return fd;
+}
+
+/* A mount of the file by itself, belonging to no namespace yet. Only who is in the container's mount namespace may
+ * clone a mount of it, hence the child. */
+static int clone_mount(const struct container *c, int file, struct error **ret_error)
+{
+    int sockets[2], fd, err;
+    pid_t pid;
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) < 0)
+        return error_errno(ret_error, errno, "cannot make a pair of sockets");
+    pid = fork();
+    if (pid == 0) {
+        fd = setns(c->mounts, CLONE_NEWNS) < 0
+                 ? -1
+                 : (int)syscall(SYS_open_tree, file, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+        err = errno;
+        if (fd >= 0 ? send_fd(sockets[1], fd) < 0 : write(sockets[1], &err, sizeof(err)) < 0)
+            _exit(1);
+        _exit(0);
+    }
+    err = errno;
+    close(sockets[1]);
+    fd = pid < 0 ? -err : receive_fd(sockets[0]);
+    close(sockets[0]);
+    while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    if (fd < 0)
+        return error_errno(ret_error, fd, "cannot take the image's mount out of the container (kernel 5.12 is needed)");
+    return fd;
+}
+
+static bool is_same_file(int a, int b)
+{
+    struct stat x, y;
+
+    return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+static int mount_at(int tree, int file, const char *target, struct error **ret_error)
+{
+    struct mount_attr attributes = {.attr_set =
+                                        MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC};
+    _cleanup_close_ int at = open(target, O_PATH | O_CLOEXEC | O_NOFOLLOW);
+    struct stat st;
+
+    if (at >= 0 && is_same_file(at, file))
+        return 0; /* mounted by a former call */
+    if (at < 0 && errno == ENOENT) {
+        _cleanup_close_ int made = open(target, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0444);
+
+        at = made < 0 ? -1 : open(target, O_PATH | O_CLOEXEC | O_NOFOLLOW);
+    }
+    if (at < 0)
+        return error_errno(ret_error, errno, "cannot create %s", target);
+    if (fstat(at, &st) < 0 || !S_ISREG(st.st_mode))
+        return error_set(ret_error, ERROR_STORAGE, EEXIST, "%s is there already, and is no regular file", target);
+    if (syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attributes, sizeof(attributes)) < 0)
+        return error_errno(ret_error, errno, "cannot make the mount of %s read-only", target);
+    if (syscall(SYS_move_mount, tree, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+        return error_errno(ret_error, errno, "cannot mount the image on %s", target);
+    return 0;
+}
+
+/* ---- the calls of the node agent --------------------------------------------------------------------------------- */
+
+int container_disk_mount(const char *socket_path, const char *image_path, const char *target, const char *volume,
+                         struct container_disk *ret, struct error **ret_error)
+{
+    _cleanup_(container_done) struct container c = {.pidfd = -EBADF, .root = -EBADF, .mounts = -EBADF};
+    _cleanup_close_ int file = -EBADF, tree = -EBADF;
+    _cleanup_free_ char *path = image_path ? strdup(image_path) : NULL;
+    struct image image;
+    char name[40];
+    int r = image_path && !path ? error_oom(ret_error) : find_container(socket_path, &c, ret_error);
+
+    if (r >= 0 && !path)
+        r = find_single(c.root, &path, ret_error);
+    if (r >= 0)
+        r = open_regular(&c, path, &file, ret_error);
+    if (r < 0)
+        return error_wrap(ret_error, r, "volume %s", volume);
+    snprintf(name, sizeof(name), "/proc/self/fd/%d", file);
+    r = image_examine(&(struct image_source){.name = name, .rule = IMAGE_DETECT}, "qemu-img", volume, &image,
+                      ret_error);
+    if (r < 0)
+        return error_wrap(ret_error, r, "%s in the container (pid %d)", path, (int)c.pid);
+    tree = clone_mount(&c, file, ret_error);
+    r = tree < 0 ? tree : mount_at(tree, file, target, ret_error);
+    if (r < 0)
+        return error_wrap(ret_error, r, "volume %s", volume);
+    *ret = (struct container_disk){
+        .pid = c.pid, .path = TAKE_PTR(path), .format = image_format_name(&image), .size = image.size};
+    return 0;
+}
+
+void container_disk_done(struct container_disk *disk)
+{
+    free(disk->path);
+    *disk = (struct container_disk){0};
+}
+
+int container_disk_unmount(const char *target, struct error **ret_error)
+{
+    if (umount2(target, UMOUNT_LAZILY) < 0 && errno != EINVAL && errno != ENOENT)
+        return error_errno(ret_error, errno, "cannot unmount %s", target);
+    if (unlink(target) < 0 && errno != ENOENT)
+        return error_errno(ret_error, errno, "cannot remove %s", target);
+    return 0;
+}
+
+int container_disk_copy(const char *socket_path, const char *path, const char *target, struct error **ret_error)
+{
+    _cleanup_(container_done) struct container c = {.pidfd = -EBADF, .root = -EBADF, .mounts = -EBADF};
+    _cleanup_close_ int file = -EBADF, in = -EBADF, out = -EBADF;
+    _cleanup_free_ char *staging = staging_path(target);
+    char name[40];
+    struct stat st;
+    int r = staging ? find_container(socket_path, &c, ret_error) : error_oom(ret_error);
+
+    if (r >= 0)
+        r = open_regular(&c, path, &file, ret_error);
+    if (r < 0)
+        return r;
+    snprintf(name, sizeof(name), "/proc/self/fd/%d", file);
+    in = open(name, O_RDONLY | O_CLOEXEC);
+    if (in < 0 || fstat(in, &st) < 0)
+        return error_errno(ret_error, errno, "cannot read %s of the container", path);
+    if (st.st_size > (off_t)LIMIT_BOOT_FILE_BYTES)
+        return error_set(ret_error, ERROR_LIMIT, EFBIG, "%s of the container is larger than %llu bytes", path,
+                         LIMIT_BOOT_FILE_BYTES);
+    unlink(staging);
+    out = open(staging, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (out < 0)
+        return error_errno(ret_error, errno, "cannot create %s", staging);
+    for (off_t left = st.st_size; left > 0 && r >= 0;) {
+        ssize_t n = copy_file_range(in, NULL, out, NULL, (size_t)left, 0);
+
+        if (n < 0 && (errno == EXDEV || errno == EINVAL || errno == EOPNOTSUPP)) {
+            char buffer[65536];
+
+            n = read(in, buffer, MIN((size_t)left, sizeof(buffer)));
+            r = n > 0 ? fd_write_all(out, buffer, (size_t)n) : 0;
+        }
+        if (n <= 0)
+            r = n < 0 ? -errno : -EIO; /* shorter than it was: somebody changes it */
+        left -= n;
+    }
+    if (r < 0)
+        error_errno(ret_error, r, "cannot copy %s of the container to %s", path, target);
+    else
+        r = staging_finish(staging, target, 0644, (unsigned)-1, ret_error);
+    if (r < 0)
+        unlink(staging);
+    return r;
+}
+
+/* ---- the checksum ------------------------------------------------------------------------------------------------ */
+
+/* CRC-32 as in IEEE 802.3, reflected; eight tables, eight bytes at a time ("slicing by 8"). */
+static void fill_tables(uint32_t tables[8][256])
+{
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t c = i;
+
+        for (int bit = 0; bit < 8; bit++)
+            c = c & 1 ? c >> 1 ^ 0xedb88320U : c >> 1;
+        tables[0][i] = c;
+    }
+    for (uint32_t i = 0; i < 256; i++)
+        for (int k = 1; k < 8; k++)
+            tables[k][i] = tables[k - 1][i] >> 8 ^ tables[0][tables[k - 1][i] & 0xff];
+}
+
+static uint32_t crc32_add(uint32_t tables[8][256], uint32_t crc, const unsigned char *data, size_t length)
+{
+    for (; length >= 8; length -= 8, data += 8) {
+        uint32_t low = crc ^ (data[0] | (uint32_t)data[1] << 8 | (uint32_t)data[2] << 16 | (uint32_t)data[3] << 24);
+
+        crc = tables[7][low & 0xff] ^ tables[6][low >> 8 & 0xff] ^ tables[5][low >> 16 & 0xff] ^ tables[4][low >> 24] ^
+              tables[3][data[4]] ^ tables[2][data[5]] ^ tables[1][data[6]] ^ tables[0][data[7]];
+    }
+    for (; length > 0; length--, data++)
+        crc = crc >> 8 ^ tables[0][(crc ^ *data) & 0xff];
+    return crc;
+}
+
+int container_disk_checksum(const char *path, uint32_t *ret, struct error **ret_error)
+{
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    _cleanup_free_ unsigned char *buffer = malloc((size_t)CHECKSUM_BUFFER_BYTES);
+    static uint32_t tables[8][256];
+    uint32_t crc = UINT32_MAX;
+    struct stat st;
+
+    if (!buffer)
+        return error_oom(ret_error);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return error_errno(ret_error, errno, "cannot open %s", path);
+    if (!S_ISREG(st.st_mode))
+        return error_set(ret_error, ERROR_IMAGE_REFUSED, EPERM, "%s is no regular file", path);
+    posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+    if (!tables[0][1])
+        fill_tables(tables);
+    for (;;) {
+        ssize_t n = read(fd, buffer, CHECKSUM_BUFFER_BYTES);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return error_errno(ret_error, errno, "cannot read %s", path);
+        if (n == 0)
+            break;
+        crc = crc32_add(tables, crc, buffer, (size_t)n);
+    }
+    *ret = ~crc;
+    return 0;
+}

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Container disks as the node agent reaches them: real containers' mount namespaces, a real socket, real mounts. */
+#include <fcntl.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/child.h"
+#include "base/fd.h"
+#include "storage/storage.h"
+
+#define SKIP 77
+#define MIB  (1024U * 1024)
+
+static char directory[] = "/tmp/test-node-XXXXXX";
+
+static const char *in(const char *name)
+{
+    static char paths[8][256];
+    static unsigned next;
+    char *path = paths[next++ % 8];
+
+    snprintf(path, sizeof(paths[0]), "%s/%s", directory, name);
+    return path;
+}
+
+static void put(const char *path, const void *data, size_t length)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+
+    if (fd < 0 || fd_write_all(fd, data, length) < 0)
+        _exit(3);
+    close(fd);
+}
+
+static void put_image(const char *path, unsigned seed)
+{
+    static unsigned char data[MIB];
+
+    for (size_t i = 0; i < sizeof(data); i++)
+        data[i] = (unsigned char)(i * 7 + i / 251 + seed);
+    put(path, data, sizeof(data));
+}
+
+/* ---- a container ------------------------------------------------------------------------------------------------- */
+
+struct container {
+    pid_t pid;
+    int ready;
+};
+
+/* A process that listens on the socket, in a mount namespace whose root is a tmpfs that `fill` fills. */
+static struct container start(const char *socket_path, void (*fill)(void))
+{
+    struct container c;
+    int fds[2], listener;
+    char byte;
+
+    assert_int_equal(unix_listen(socket_path, 0660, 64, &listener, NULL), 0);
+    close(listener);
+    unlink(socket_path);
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    c.pid = fork();
+    assert_true(c.pid >= 0);
+    if (c.pid == 0) {
+        const char *root = in("root");
+
+        if (unix_listen(socket_path, 0660, 64, &listener, NULL) < 0 || (mkdir(root, 0755) < 0 && errno != EEXIST) ||
+            unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+            mount("tmpfs", root, "tmpfs", 0, NULL) < 0 || chdir(root) < 0 || mkdir("disk", 0755) < 0 ||
+            mkdir("old", 0755) < 0 || syscall(SYS_pivot_root, ".", "old") < 0 || chdir("/") < 0)
+            _exit(2);
+        fill();
+        if (umount2("/old", MNT_DETACH) < 0 || write(fds[1], "", 1) != 1)
+            _exit(2);
+        for (;;)
+            pause();
+    }
+    close(fds[1]);
+    assert_int_equal(read(fds[0], &byte, 1), 1);
+    c.ready = fds[0];
+    return c;
+}
+
+static void stop(struct container *c)
+{
+    kill(c->pid, SIGKILL);
+    waitpid(c->pid, NULL, 0);
+    close(c->ready);
+}
+
+static void fill_one(void)
+{
+    put_image("/disk/disk.img", 1);
+}
+
+static void fill_two(void)
+{
+    put_image("/disk/one.img", 1);
+    put_image("/disk/two.img", 2);
+    if (symlink("/disk/two.img", "/link") < 0 || symlink("../../../../../../etc", "/etc-link") < 0 ||
+        mkdir("/etc", 0755) < 0 || symlink("/proc/1/root/etc/passwd", "/magic") < 0)
+        _exit(2);
+    put_image("/etc/passwd", 3);
+}
+
+static void fill_none(void)
+{
+}
+
+static void fill_special(void)
+{
+    if (mkfifo("/disk/fifo", 0644) < 0)
+        _exit(2);
+}
+
+static void fill_hostile(void)
+{
+    unsigned char header[512] = "QFI\xfb\0\0\0\3\0\0\0\0\0\0\1\0\0\0\0\13";
+
+    memcpy(header + 256, "/etc/shadow", 11);
+    put("/disk/disk.qcow2", header, sizeof(header));
+}
+
+/* ---- tests --------------------------------------------------------------------------------------------------------
+ */
+
+static void same_content(const char *path, unsigned seed)
+{
+    _cleanup_free_ char *data = NULL;
+    size_t length;
+
+    assert_int_equal(file_read(path, 2 * MIB, &data, &length, NULL), 0);
+    assert_int_equal(length, MIB);
+    for (size_t i = 0; i < length; i += 977)
+        assert_int_equal((unsigned char)data[i], (unsigned char)(i * 7 + i / 251 + seed));
+}
+
+static void test_single_file(void **state)
+{
+    struct container c = start(in("disk_0.sock"), fill_one);
+    _cleanup_error_ struct error *e = NULL;
+    struct container_disk disk = {0};
+    struct statvfs fs;
+
+    for (int again = 0; again < 2; again++) { /* the second call changes nothing */
+        assert_int_equal(container_disk_mount(in("disk_0.sock"), NULL, in("disk_0.img"), "root", &disk, &e), 0);
+        assert_int_equal(disk.pid, c.pid);
+        assert_string_equal(disk.path, "/disk/disk.img");
+        assert_string_equal(disk.format, "raw");
+        assert_int_equal(disk.size, MIB);
+        container_disk_done(&disk);
+    }
+    same_content(in("disk_0.img"), 1);
+    assert_int_equal(statvfs(in("disk_0.img"), &fs), 0);
+    assert_int_equal(fs.f_flag & (ST_RDONLY | ST_NOSUID | ST_NODEV | ST_NOEXEC),
+                     ST_RDONLY | ST_NOSUID | ST_NODEV | ST_NOEXEC);
+    assert_int_equal(open(in("disk_0.img"), O_WRONLY | O_CLOEXEC), -1);
+    assert_int_equal(errno, EROFS);
+    stop(&c);
+    same_content(in("disk_0.img"), 1); /* the mount holds the file when its container is gone */
+    assert_int_equal(container_disk_unmount(in("disk_0.img"), &e), 0);
+    assert_int_equal(access(in("disk_0.img"), F_OK), -1);
+    assert_int_equal(container_disk_unmount(in("disk_0.img"), &e), 0);
+    /* nobody is there any more */
+    assert_true(container_disk_mount(in("disk_0.sock"), NULL, in("disk_0.img"), "root", &disk, &e) < 0);
+    assert_int_equal(access(in("disk_0.img"), F_OK), -1);
+}
+
+static void test_named_file(void **state)
+{
+    static const struct {
+        const char *path;
+        unsigned seed;
+    } rows[] = {
+        {"/disk/two.img", 2},     {"disk/one.img", 1}, {"/link", 2},
+        {"/etc-link/passwd", 3}, /* of the container, not ours */
+        {"/../../etc/passwd", 3},
+    };
+    struct container c = start(in("disk_1.sock"), fill_two);
+    _cleanup_error_ struct error *e = NULL;
+    struct container_disk disk = {0};
+
+    for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
+        assert_int_equal(container_disk_mount(in("disk_1.sock"), rows[i].path, in("disk_1.img"), "v", &disk, &e), 0);
+        same_content(in("disk_1.img"), rows[i].seed);
+        container_disk_done(&disk);
+        assert_int_equal(container_disk_unmount(in("disk_1.img"), &e), 0);
+    }
+    stop(&c);
+}
+
+static void refuse(void (*fill)(void), const char *path, const char *why)
+{
+    struct container c = start(in("disk_2.sock"), fill);
+    _cleanup_error_ struct error *e = NULL;
+    struct container_disk disk = {0};
+
+    assert_true(container_disk_mount(in("disk_2.sock"), path, in("disk_2.img"), "v", &disk, &e) < 0);
+    if (!strstr(error_message(e), why) || !strstr(error_message(e), "volume v"))
+        fail_msg("%s", error_message(e));
+    assert_int_equal(access(in("disk_2.img"), F_OK), -1);
+    stop(&c);
+}
+
+static void test_refused(void **state)
+{
+    refuse(fill_two, NULL, "holds 2 files");
+    refuse(fill_none, NULL, "holds 0 files");
+    refuse(fill_special, NULL, "no regular file");
+    refuse(fill_hostile, NULL, "backing file");
+    refuse(fill_one, "/no/such/file", "No such file");
+    refuse(fill_one, "/disk", "no regular file");
+    refuse(fill_two, "/magic", "");
+}
+
+static void test_copy(void **state)
+{
+    struct container c = start(in("kernel-boot.sock"), fill_two);
+    _cleanup_error_ struct error *e = NULL;
+
+    assert_int_equal(container_disk_copy(in("kernel-boot.sock"), "/disk/two.img", in("vmlinuz"), &e), 0);
+    same_content(in("vmlinuz"), 2);
+    assert_true(container_disk_copy(in("kernel-boot.sock"), "/none", in("initrd"), &e) < 0);
+    assert_int_equal(access(in("initrd"), F_OK), -1);
+    assert_int_equal(access(in("initrd.staging"), F_OK), -1);
+    stop(&c);
+}
+
+static void test_checksum(void **state)
+{
+    static const struct {
+        const char *text;
+        uint32_t crc;
+    } rows[] = {{"", 0}, {"123456789", 0xcbf43926}, {"The quick brown fox jumps over the lazy dog", 0x414fa339}};
+    uint32_t crc;
+
+    for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
+        put(in("sum"), rows[i].text, strlen(rows[i].text));
+        assert_int_equal(container_disk_checksum(in("sum"), &crc, NULL), 0);
+        assert_int_equal(crc, rows[i].crc);
+    }
+    assert_int_equal(symlink("sum", in("sum-link")), 0);
+    assert_true(container_disk_checksum(in("sum-link"), &crc, NULL) < 0);
+    assert_true(container_disk_checksum(directory, &crc, NULL) < 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_single_file), cmocka_unit_test(test_named_file), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_copy),        cmocka_unit_test(test_checksum),
+    };
+    int failed;
+
+    /* the mounts of this test are its own */
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+        printf("no mount namespace of our own here: %s\n", strerror(errno));
+        return SKIP;
+    }
+    if (!mkdtemp(directory))
+        return 1;
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    remove_tree(directory);
+    return failed;
+}
