@@ -96,18 +96,18 @@ static int request(struct applier *a, struct nl_msg *msg, struct error **ret_err
     return error_set(ret_error, ERROR_NETWORK, EIO, "%s", nl_geterror(r));
 }
 
+/* By ioctl, which any socket takes: one call instead of a message with all that the kernel knows of the link. */
 static int link_index(struct applier *a, const char *name, struct error **ret_error)
 {
-    struct rtnl_link *link = NULL;
-    int r = rtnl_link_get_kernel(a->sock, 0, name, &link);
+    struct ifreq wanted = {0};
 
-    if (r < 0 || !link)
-        return error_set(ret_error, ERROR_NETWORK,
-                         a->reply_errno && a->reply_errno != -ENODEV ? a->reply_errno : -ENODEV, "there is no link %s",
-                         name);
-    r = rtnl_link_get_ifindex(link);
-    rtnl_link_put(link);
-    return r;
+    if (strlen(name) >= IFNAMSIZ)
+        return error_set(ret_error, ERROR_NETWORK, ENODEV, "there is no link %s", name);
+    strcpy(wanted.ifr_name, name);
+    if (ioctl(nl_socket_get_fd(a->sock), SIOCGIFINDEX, &wanted) < 0)
+        return errno == ENODEV ? error_set(ret_error, ERROR_NETWORK, ENODEV, "there is no link %s", name)
+                               : error_errno(ret_error, errno, "look for the link %s", name);
+    return wanted.ifr_ifindex;
 }
 
 /* A message that changes one link: flags, or one attribute, or both. */
@@ -344,11 +344,23 @@ static int do_sysctl(const struct net_action *action, struct error **ret_error)
     return 0;
 }
 
+/* It inherits CAP_NET_ADMIN: not what the caller's PATH finds first. */
+static const char *nft_path(void)
+{
+    static const char *const places[] = {"/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft", "/usr/local/sbin/nft"};
+
+    for (size_t i = 0; i < ELEMENTSOF(places); i++)
+        if (access(places[i], X_OK) == 0)
+            return places[i];
+    return places[0];
+}
+
 static int do_nft(const struct net_action *action, struct error **ret_error)
 {
-    char path[] = "PATH=/usr/sbin:/sbin:/usr/bin:/bin", locale[] = "LC_ALL=C";
-    char nft[] = "nft", json[] = "-j", file[] = "-f", standard_input[] = "-";
-    char *const environment[] = {path, locale, NULL}, *const argv[] = {nft, json, file, standard_input, NULL};
+    char path[] = "PATH=/usr/sbin:/usr/bin", locale[] = "LC_ALL=C";
+    char json[] = "-j", file[] = "-f", standard_input[] = "-";
+    char *const environment[] = {path, locale, NULL};
+    char *const argv[] = {(char *)(uintptr_t)nft_path(), json, file, standard_input, NULL};
     _cleanup_close_ int input = memfd_create("nft-rules", MFD_CLOEXEC);
     _cleanup_free_ char *out = NULL, *err = NULL;
     struct child_options options = {.argv = argv, .environment = environment, .death_signal = SIGKILL};
@@ -499,6 +511,9 @@ int net_apply(const struct net_plan *plan, unsigned fail_at, bool *ret_restored,
         return 0;
     }
     step_failed(plan, done, r, &e);
+    /* The answer to a request may be lost after it was carried out. What was there before us (EEXIST) is not ours. */
+    if (done + 1 != fail_at && r != -EEXIST)
+        done++;
     for (size_t i = done; i-- > 0;)
         if (plan->steps.items[i].has_undo && undo_one(&a, &plan->steps.items[i].undo, &undo_error) < 0)
             *ret_restored = false;

@@ -180,51 +180,71 @@ static char *dump(struct arena *arena, json_t *list)
     return kept;
 }
 
-char *net_nat_rules(struct arena *arena, const struct net_nat *nat)
+static void add_nat(struct rules *r)
 {
-    struct rules r = {.nat = nat, .family = nat->ipv6 ? "ip6" : "ip", .list = json_array()};
+    const struct net_nat *nat = r->nat;
     const struct vmi_interface *interface = nat->interface;
 
-    add_chains(&r);
-    add_jumps(&r);
+    add_chains(r);
+    add_jumps(r);
     if (nat->migration_over_tcp) {
-        add_return(&r, own_chains[0], migration_ports, ELEMENTSOF(migration_ports));
-        add_return(&r, "output", migration_ports, ELEMENTSOF(migration_ports));
+        add_return(r, own_chains[0], migration_ports, ELEMENTSOF(migration_ports));
+        add_return(r, "output", migration_ports, ELEMENTSOF(migration_ports));
     }
     if (nat->istio) {
-        add_return(&r, own_chains[0], istio_ports, ELEMENTSOF(istio_ports));
-        add_return(&r, "output", istio_ports, ELEMENTSOF(istio_ports));
+        add_return(r, own_chains[0], istio_ports, ELEMENTSOF(istio_ports));
+        add_return(r, "output", istio_ports, ELEMENTSOF(istio_ports));
     }
     for (size_t i = 0; i < interface->ports.count; i++)
-        add_inbound(&r, port_protocol(interface->ports.items[i].protocol),
+        add_inbound(r, port_protocol(interface->ports.items[i].protocol),
                     (int)opt_int_or(interface->ports.items[i].port, 0), nat->istio);
     if (!interface->ports.count && nat->istio) {
-        add_inbound(&r, "tcp", ISTIO_NOT_PROXIED, false);
-        add_inbound(&r, NULL, 0, true);
+        add_inbound(r, "tcp", ISTIO_NOT_PROXIED, false);
+        add_inbound(r, NULL, 0, true);
     } else if (!interface->ports.count) {
-        add_inbound(&r, NULL, 0, false);
+        add_inbound(r, NULL, 0, false);
     }
-    return dump(arena, r.list);
 }
 
-/* Where somebody else made the table, only the chains go: theirs have other names. */
-char *net_nat_undo(struct arena *arena, const struct net_nat *nat)
+/* Where somebody else made the table, only the chains go: theirs have other names. What is added first is there to be
+ * deleted, whatever happened to it meanwhile. */
+static void take_nat_away(struct rules *r)
 {
-    struct rules r = {.nat = nat, .family = nat->ipv6 ? "ip6" : "ip", .list = json_array()};
+    static const char *const verbs[] = {"add", "flush", "delete"}; /* a jump goes before the chain that it leads to */
+    json_t *table = json_pack("{s:s, s:s}", "family", r->family, "name", "nat");
 
-    if (nat->table_is_ours) {
-        add_command(&r, "delete", "table", json_pack("{s:s, s:s}", "family", r.family, "name", "nat"));
-        return dump(arena, r.list);
+    add_command(r, "add", "table", json_incref(table));
+    if (r->nat->table_is_ours) {
+        add_command(r, "delete", "table", table);
+        return;
     }
-    for (int pass = 0; pass < 2; pass++) {
-        const char *verb = pass ? "delete" : "flush"; /* a chain that is jumped to cannot go before the jump does */
+    json_decref(table);
+    for (size_t pass = 0; pass < ELEMENTSOF(verbs); pass++) {
+        for (size_t i = 0; i < ELEMENTSOF(base_chains) + ELEMENTSOF(own_chains); i++) {
+            const char *name =
+                i < ELEMENTSOF(base_chains) ? base_chains[i].name : own_chains[i - ELEMENTSOF(base_chains)];
 
-        for (size_t i = 0; i < ELEMENTSOF(base_chains); i++)
-            add_command(&r, verb, "chain",
-                        json_pack("{s:s, s:s, s:s}", "family", r.family, "table", "nat", "name", base_chains[i].name));
-        for (size_t i = 0; i < ELEMENTSOF(own_chains); i++)
-            add_command(&r, verb, "chain",
-                        json_pack("{s:s, s:s, s:s}", "family", r.family, "table", "nat", "name", own_chains[i]));
+            add_command(r, verbs[pass], "chain",
+                        json_pack("{s:s, s:s, s:s}", "family", r->family, "table", "nat", "name", name));
+        }
     }
-    return dump(arena, r.list);
+}
+
+static char *document(struct arena *arena, const struct net_nat *nat, size_t count, void (*add)(struct rules *))
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < count; i++)
+        add(&(struct rules){.nat = &nat[i], .family = nat[i].ipv6 ? "ip6" : "ip", .list = list});
+    return dump(arena, list);
+}
+
+char *net_nat_rules(struct arena *arena, const struct net_nat *nat, size_t count)
+{
+    return document(arena, nat, count, add_nat);
+}
+
+char *net_nat_undo(struct arena *arena, const struct net_nat *nat, size_t count)
+{
+    return document(arena, nat, count, take_nat_away);
 }

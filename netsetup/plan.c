@@ -461,8 +461,9 @@ static void plan_bridge(struct planner *p, struct net_interface *n)
     plan_bridge_ipv6(p, n, bridge_mac);
     step_sysctl(p, KEY_ARPIGNORE, "1", false, "the pod must not answer for addresses that are the guest's now");
     plan_strip(p, names->pod);
-    undo(step(p, "a link is renamed and gets another MAC while it is down", ACTION(LINK_DOWN, names->pod)),
-         ACTION(LINK_UP, names->pod));
+    if (net_observed_link(p->observed, names->pod)->up)
+        undo(step(p, "a link is renamed and gets another MAC while it is down", ACTION(LINK_DOWN, names->pod)),
+             ACTION(LINK_UP, names->pod));
     undo(step(p, "its name goes to the stand-in", ACTION(LINK_RENAME, names->pod, .value = names->nic)),
          ACTION(LINK_RENAME, names->nic, .value = names->pod));
     undo(step(p, "the guest owns the old MAC", ACTION(LINK_MAC, names->nic, .value = bridge_mac)),
@@ -513,8 +514,8 @@ static bool wants_istio(const struct vmi *vmi)
     return streq_ptr(label ? label : annotation, "true");
 }
 
-static void plan_nat(struct planner *p, const struct net_interface *n, const struct vmi_interface *interface, bool v6,
-                     const char *guest, const char *gateway)
+static struct net_nat make_nat(const struct planner *p, const struct net_interface *n,
+                               const struct vmi_interface *interface, bool v6, const char *guest, const char *gateway)
 {
     struct net_nat nat = {.ipv6 = v6,
                           .link = n->names.pod,
@@ -525,14 +526,25 @@ static void plan_nat(struct planner *p, const struct net_interface *n, const str
                           .migration_over_tcp = p->options->migration_over_tcp,
                           .istio = wants_istio(p->vmi),
                           .table_is_ours = !net_strings_has(&p->observed->nft_tables, v6 ? "ip6 nat" : "ip nat")};
-    const char *rules, *away;
 
     for (size_t i = 0; i < n->pod_ips.count; i++)
         if (!nat.pod_ip && !strchr(n->pod_ips.items[i], ':') == !v6)
             nat.pod_ip = n->pod_ips.items[i];
-    rules = keep(p, net_nat_rules(p->arena, &nat));
-    away = keep(p, net_nat_undo(p->arena, &nat));
-    undo(step(p, v6 ? "IPv6 between the pod's address and the guest" : "IPv4 between the pod's address and the guest",
+    return nat;
+}
+
+static void plan_nat(struct planner *p, const struct net_interface *n, const struct vmi_interface *interface,
+                     const char *guest, const char *guest6)
+{
+    const struct net_nat nat[] = {make_nat(p, n, interface, false, guest, n->gateway),
+                                  make_nat(p, n, interface, true, guest6, n->server6)};
+    size_t count = guest6 ? 2 : 1;
+    const char *rules = keep(p, net_nat_rules(p->arena, nat, count));
+    const char *away = keep(p, net_nat_undo(p->arena, nat, count));
+
+    undo(step(p,
+              guest6 ? "IPv4 and IPv6 between the pod's addresses and the guest"
+                     : "IPv4 between the pod's address and the guest",
               ACTION(NFT, n->names.bridge, .rules = rules)),
          ACTION(NFT, n->names.bridge, .rules = away));
 }
@@ -600,9 +612,8 @@ static void plan_masquerade(struct planner *p, struct net_interface *n, const st
     if (v6 && net_observed_sysctl(p->observed, KEY_BRIDGE6))
         step_sysctl(p, KEY_BRIDGE6, "0", false,
                     "packets are translated where they are routed, not where they are bridged");
-    plan_nat(p, n, interface, false, keep(p, ip_arena_text(p->arena, &guest)), n->gateway);
-    if (v6)
-        plan_nat(p, n, interface, true, keep(p, ip_arena_text(p->arena, &guest6)), n->server6);
+    plan_nat(p, n, interface, keep(p, ip_arena_text(p->arena, &guest)),
+             v6 ? keep(p, ip_arena_text(p->arena, &guest6)) : NULL);
 }
 
 static void plan_passt(struct planner *p, struct net_interface *n, const struct vmi_interface *interface)

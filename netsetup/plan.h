@@ -138,7 +138,7 @@ json_t *net_action_to_json(const struct net_action *action);
 /* Strict: -EINVAL and ERROR_BAD_DATA for an action that no plan would hold. */
 int net_action_from_json(struct arena *arena, const json_t *json, struct net_action *ret, struct error **ret_error);
 
-/* nft documents of the masquerade binding (plan-nft.c): to set up, and to take away. */
+/* The masquerade binding in one family. */
 struct net_nat {
     bool ipv6;
     const char *link, *bridge, *guest, *gateway, *pod_ip; /* addresses without lengths */
@@ -146,9 +146,11 @@ struct net_nat {
     bool migration_over_tcp, istio;
     bool table_is_ours; /* no table of this name was there: taken away whole */
 };
-char *net_nat_rules(struct arena *arena, const struct net_nat *nat);
-char *net_nat_undo(struct arena *arena, const struct net_nat *nat);
+/* nft documents for one or both families (plan-nft.c): to set up, and to take away. One document is one transaction of
+ * the kernel and one run of nft. Taking away works also where somebody else has taken a whole table away before. */
+char *net_nat_rules(struct arena *arena, const struct net_nat *nat, size_t count);
+char *net_nat_undo(struct arena *arena, const struct net_nat *nat, size_t count);
 
-/* passt-plan.c: the command line of passt(1) for one interface. */
+/* plan-passt.c: the command line of passt(1) for one interface. */
 char *const *net_passt_argv(struct arena *arena, const struct vmi *vmi, const struct vmi_interface *interface,
                             const struct net_names *names, unsigned mtu, const char *private_dir);

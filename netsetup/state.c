@@ -34,7 +34,7 @@ static int write_json(const char *path, json_t *json, struct error **ret_error)
     json_decref(json);
     if (!text)
         return error_oom(ret_error);
-    return file_write_atomic(path, text, strlen(text), 0600, ret_error);
+    return file_replace(path, text, strlen(text), 0600, ret_error);
 }
 
 static int remove_file(const char *path, struct error **ret_error)
@@ -231,12 +231,13 @@ static bool names_hold(const struct net_names *n, const char *link)
            streq(n->router, link);
 }
 
-/* The text of one of the four documents that take rules away, and of nothing else. */
+/* The text of one of the documents that take rules away (for IPv4, or for both; each table ours or not), and of nothing
+ * else. */
 static bool rules_are_an_undo(struct arena *arena, const char *rules)
 {
-    for (unsigned i = 0; i < 4; i++) {
-        struct net_nat nat = {.ipv6 = i & 1, .table_is_ours = i & 2};
-        const char *known = net_nat_undo(arena, &nat);
+    for (unsigned i = 0; i < 8; i++) {
+        const struct net_nat nat[] = {{.table_is_ours = i & 1}, {.ipv6 = true, .table_is_ours = i & 2}};
+        const char *known = net_nat_undo(arena, nat, i & 4 ? 2 : 1);
 
         if (known && streq(known, rules))
             return true;

@@ -94,7 +94,8 @@ int file_read(const char *path, size_t limit, char **ret_data, size_t *ret_lengt
     return 0;
 }
 
-int file_write_atomic(const char *path, const void *data, size_t length, mode_t mode, struct error **ret_error)
+static int write_aside(const char *path, const void *data, size_t length, mode_t mode, bool sync,
+                       struct error **ret_error)
 {
     _cleanup_free_ char *temporary = NULL;
     _cleanup_close_ int fd = -EBADF;
@@ -110,7 +111,7 @@ int file_write_atomic(const char *path, const void *data, size_t length, mode_t 
     CRASH_POINT("write-created");
     r = fd_write_all(fd, data, length);
     CRASH_POINT("write-written");
-    if (r == 0 && fsync(fd) < 0)
+    if (r == 0 && sync && fsync(fd) < 0)
         r = -errno;
     CRASH_POINT("write-synced");
     if (r == 0 && rename(temporary, path) < 0)
@@ -121,6 +122,16 @@ int file_write_atomic(const char *path, const void *data, size_t length, mode_t 
         return error_errno(ret_error, r, "cannot write %s", path);
     }
     return 0;
+}
+
+int file_write_atomic(const char *path, const void *data, size_t length, mode_t mode, struct error **ret_error)
+{
+    return write_aside(path, data, length, mode, true, ret_error);
+}
+
+int file_replace(const char *path, const void *data, size_t length, mode_t mode, struct error **ret_error)
+{
+    return write_aside(path, data, length, mode, false, ret_error);
 }
 
 int fd_set_nonblocking(int fd, bool nonblocking)

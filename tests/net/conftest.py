@@ -47,7 +47,7 @@ def run(*argv, check=True, timeout=30, **more):
     return done
 
 
-def until(condition, what, seconds=20):
+def until(condition, what, seconds=30):
     """Waits for a fact that nothing can announce (the kernel's duplicate address detection, say)."""
     end = time.monotonic() + seconds
     while True:
@@ -91,8 +91,21 @@ class Namespace:
         return [f"{a['local']}/{a['prefixlen']}" for a in data[0]["addr_info"] if a["family"] == family]
 
     def settled(self):
-        """No address waits for duplicate address detection any more."""
-        until(lambda: "tentative" not in self.ip("-6", "addr"), f"addresses of {self.name} settle")
+        """What the kernel does behind the caller's back is done: no address waits for duplicate address detection, a link's
+        state says what its carrier does, and a link with a carrier has its link-local address."""
+        def quiet():
+            for link in json.loads(self.ip("-j", "addr")):
+                flags = link["flags"]
+                if "UP" not in flags or link["ifname"] == "lo":
+                    continue
+                if ("LOWER_UP" in flags) == ("NO-CARRIER" in flags):
+                    return False
+                v6 = [a for a in link["addr_info"] if a["family"] == "inet6"]
+                if any(a.get("tentative") for a in v6) or ("LOWER_UP" in flags and not any(a["scope"] == "link" for a in v6)):
+                    return False
+            return True
+
+        until(quiet, f"the links of {self.name} settle")
 
     def dump(self):
         """All that netsetup could change. Routes are sorted: the kernel lists equal ones in the order they came."""

@@ -251,7 +251,7 @@ def test_dhcpcd_both_families(lab, binding):
     until(lambda: has_address(guest, v4), "an IPv4 lease", 40)
     until(lambda: has_address(guest, v6), "an IPv6 lease", 40)
     via = "fe80::ff:fe00:0" if binding == "masquerade" else "fe80::1"
-    until(lambda: f"default via {via}" in guest.ip("-6", "route"), "a default router by advertisement", 20)
+    until(lambda: f"default via {via}" in guest.ip("-6", "route"), "a default router by advertisement")
     target = "fd00:244::6"
     assert guest.exec("ping", "-c", "1", "-W", "5", target, check=False).returncode == 0, guest.ip("-6", "route")
     assert guest.exec("ping", "-c", "1", "-W", "5", "2001:db8::1", check=False).returncode == 0
@@ -322,8 +322,8 @@ def test_systemd_networkd(lab, binding):
     except AssertionError as e:
         raise AssertionError(f"{e}\n{show()}") from e
     links = until(lambda: [f for f in (state / "links").iterdir() if "ROUTER" in f.read_text() or "DNS" in f.read_text()],
-                  "a state file", 20)[0]
-    until(lambda: "10.96.0.10" in links.read_text() and "fd00:96::a" in links.read_text(), "both DNS servers", 20)
+                  "a state file")[0]
+    until(lambda: "10.96.0.10" in links.read_text() and "fd00:96::a" in links.read_text(), "both DNS servers")
     assert "default.svc.cluster.local" in links.read_text()
     assert guest.links()["eth0"]["mtu"] == 1450
     assert guest.exec("ping", "-c", "1", "-W", "5", "192.0.2.1", check=False).returncode == 0
