@@ -31,6 +31,9 @@ struct dhcp_server {
     bool has_client;
     int64_t bound_at; /* seconds since 1970; 0: the guest has not taken its address yet */
     uint64_t requests, replies, refused, dropped;
+
+    dhcp_bound_fn bound;
+    void *bound_userdata;
 };
 
 /*
@@ -110,10 +113,13 @@ static int bind_port(int fd, const void *address, socklen_t size, int port, stru
 
 static void note_bound(struct dhcp_server *s, const uint8_t mac[6])
 {
-    if (!s->has_client || memcmp(s->client, mac, 6) != 0 || !s->bound_at)
-        s->bound_at = time(NULL);
+    if (s->has_client && memcmp(s->client, mac, 6) == 0 && s->bound_at)
+        return;
+    s->bound_at = time(NULL);
     memcpy(s->client, mac, 6);
     s->has_client = true;
+    if (s->bound)
+        s->bound(s, s->bound_userdata);
 }
 
 /* From our own address: the kernel would choose among those of the link. */
@@ -381,6 +387,12 @@ void dhcp_server_free(struct dhcp_server *s)
     fd_close(s->tap_fd);
     sd_event_unref(s->event);
     free(s);
+}
+
+void dhcp_server_on_bound(struct dhcp_server *s, dhcp_bound_fn bound, void *userdata)
+{
+    s->bound = bound;
+    s->bound_userdata = userdata;
 }
 
 json_t *dhcp_server_save(const struct dhcp_server *s)

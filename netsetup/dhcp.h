@@ -89,6 +89,9 @@ int dhcp_server_new(sd_event *event, const struct dhcp_config *config, struct dh
 void dhcp_server_free(struct dhcp_server *server);
 DEFINE_CLEANUP(struct dhcp_server *, dhcp_server_free)
 
+/* Called when a guest has taken its address for the first time, or another guest has. */
+typedef void (*dhcp_bound_fn)(struct dhcp_server *server, void *userdata);
+void dhcp_server_on_bound(struct dhcp_server *server, dhcp_bound_fn bound, void *userdata);
 /* What is to survive the launcher: who took the address and when, and the counters. A new reference. */
 json_t *dhcp_server_save(const struct dhcp_server *server);
 /* Gives a new server what dhcp_server_save() said. What it does not know is ignored. */

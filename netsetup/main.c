@@ -336,7 +336,7 @@ static int write_caches(const struct net_plan *plan, const struct vmi *vmi, stru
         json_t *json;
         int r;
 
-        if (!n->has_tap || n->present)
+        if (!interface_counts(n) || n->present)
             continue;
         json = net_cache_to_json(n, vmi);
         text = json_dumps(json, JSON_COMPACT);
@@ -364,7 +364,7 @@ static void forget(const struct settings *s, const struct net_plan *plan, struct
     for (size_t i = 0; i < plan->interfaces.count; i++) {
         const char *name = net_cache_name(plan->arena, plan->interfaces.items[i].names.pod);
 
-        if (name && plan->interfaces.items[i].has_tap && !plan->interfaces.items[i].present)
+        if (name && interface_counts(&plan->interfaces.items[i]) && !plan->interfaces.items[i].present)
             (void)writer_put(writer, name, NULL, NULL);
     }
     (void)write_states(s, plan, NET_STATE_NONE, NULL);

@@ -28,24 +28,36 @@ static char *port_list(struct arena *arena, const struct vmi_interface *interfac
     return arena_strdup(arena, b.length ? strbuf_text(&b) : "none");
 }
 
-char *const *net_passt_argv(struct arena *arena, const struct vmi *vmi, const struct vmi_interface *interface,
-                            const struct net_names *names, unsigned mtu, const char *private_dir)
+/* passt(1). In the foreground, as a child of whoever starts QEMU; it ends when QEMU closes the connection. */
+int net_passt_make(struct arena *arena, const struct vmi_interface *interface, const char *private_dir,
+                   struct net_interface *n)
 {
+    const char *socket = arena_printf(arena, "%s/passt-%s.socket", private_dir, interface->name);
     const char *argv[] = {
-        "passt",       "--foreground",
-        "--one-off",   "--quiet",
-        "--socket",    arena_printf(arena, "%s/passt-%s.socket", private_dir, interface->name),
-        "--interface", names->pod,
-        "--mtu",       arena_printf(arena, "%u", mtu),
-        "--tcp-ports", port_list(arena, interface, "TCP"),
-        "--udp-ports", port_list(arena, interface, "UDP"),
+        "passt",
+        "--foreground",
+        "--one-off",
+        "--log-file",
+        arena_printf(arena, "%s/passt-%s.log", private_dir, interface->name),
+        "--socket",
+        socket,
+        "--interface",
+        n->names.pod,
+        "--mtu",
+        arena_printf(arena, "%u", n->mtu),
+        "--tcp-ports",
+        port_list(arena, interface, "TCP"),
+        "--udp-ports",
+        port_list(arena, interface, "UDP"),
     };
     char **copy = arena_new_array(arena, char *, ELEMENTSOF(argv) + 1);
 
-    if (!copy)
-        return NULL;
+    if (!copy || !socket)
+        return -ENOMEM;
     for (size_t i = 0; i < ELEMENTSOF(argv); i++)
         if (!argv[i] || !(copy[i] = arena_strdup(arena, argv[i])))
-            return NULL;
-    return copy;
+            return -ENOMEM;
+    n->passt_socket = socket;
+    n->passt_argv = copy;
+    return 0;
 }

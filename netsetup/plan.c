@@ -626,9 +626,10 @@ static void plan_passt(struct planner *p, struct net_interface *n, const struct 
     step_sysctl(p, KEY_PING, keep(p, arena_printf(p->arena, "%u %u", p->options->owner, p->options->owner)), false,
                 "passt answers the guest's pings");
     step_sysctl(p, KEY_PORTS, "0", false, "passt listens on ports below 1024");
-    n->passt_argv = net_passt_argv(p->arena, p->vmi, interface, &n->names, n->mtu, dir);
-    if (!n->passt_argv)
+    if (net_passt_make(p->arena, interface, dir, n) < 0)
         p->oom = true;
+    if (!interface->ports.count && !interface->port_ranges.count)
+        add_note(p, n, "no ports are named: passt listens on every port, and needs a limit of 131072 open files");
 }
 
 /* ---- the whole ------------------------------------------------------------------------------------------------- */

@@ -94,7 +94,8 @@ struct net_interface {
     const char *router6, *router6_mac; /* the link-local sender of advertisements; NULL MAC: the guest asks for it */
     NET_LIST(struct net_guest_route) routes; /* IPv4: all of the pod's, the default last */
     NET_LIST(struct net_guest_route) routes6;
-    char *const *passt_argv; /* NULL-terminated; NULL: another binding */
+    const char *passt_socket;
+    char *const *passt_argv; /* listens on the socket; NULL-terminated; NULL: another binding */
 };
 
 struct net_plan {
@@ -151,6 +152,7 @@ struct net_nat {
 char *net_nat_rules(struct arena *arena, const struct net_nat *nat, size_t count);
 char *net_nat_undo(struct arena *arena, const struct net_nat *nat, size_t count);
 
-/* plan-passt.c: the command line of passt(1) for one interface. */
-char *const *net_passt_argv(struct arena *arena, const struct vmi *vmi, const struct vmi_interface *interface,
-                            const struct net_names *names, unsigned mtu, const char *private_dir);
+/* plan-passt.c: the socket and the command line of passt(1) for one interface, whose names and MTU are known. -ENOMEM.
+ */
+int net_passt_make(struct arena *arena, const struct vmi_interface *interface, const char *private_dir,
+                   struct net_interface *n);

@@ -424,7 +424,7 @@ int net_cache_load(struct arena *arena, const char *dir, const struct vmi_interf
     if (r < 0)
         return r;
     ours = json_object_get(json, "vmlet");
-    n.has_tap = true;
+    n.has_tap = interface->binding != VMI_BINDING_PASST;
     n.ip = address_member(arena, json, "IP");
     n.ipv6 = address_member(arena, json, "IPv6");
     n.mac = mac_member(arena, json, "MAC");

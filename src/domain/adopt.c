@@ -120,6 +120,8 @@ int domain_adopt(struct domain *d, const struct domain_state_file *state, domain
     d->since_wall = state->since_wall;
     d->pause_volume = state->pause_volume ? strdup(state->pause_volume) : NULL;
     d->pause_error = state->pause_error ? strdup(state->pause_error) : NULL;
+    if (json_is_array(state->guest_interfaces))
+        guest_info_restore(d->guest_info, "guest-network-get-interfaces", json_incref(state->guest_interfaces));
     d->adopted_done = done;
     d->adopted_userdata = done_userdata;
     r = qmp_client_invoke(d->qmp, "query-status", NULL, on_status, d);

@@ -52,15 +52,17 @@ void domain_guest_info_changed(struct guest_info *info, const char *command, voi
 {
     struct domain *d = userdata;
 
-    if (streq(command, "guest-get-osinfo"))
+    if (streq(command, "guest-get-osinfo")) {
         event_log_add(d->events, "Agent", "OSInfo", json_pack("{s:o}", "osInfo", guest_info_os_to_domain_json(info)),
                       NULL);
-    else if (streq(command, "guest-network-get-interfaces"))
+    } else if (streq(command, "guest-network-get-interfaces")) {
         event_log_add(d->events, "Agent", "Interfaces",
                       json_pack("{s:o}", "interfaces", guest_info_interfaces_to_domain_json(info)), NULL);
-    else if (streq(command, "guest-fsfreeze-status"))
+        domain_save_state(d); /* so that the next launcher knows the addresses before the agent answers it */
+    } else if (streq(command, "guest-fsfreeze-status")) {
         event_log_add(d->events, "Agent", "FSFreezeStatus", json_pack("{s:O}", "status", guest_info_get(info, command)),
                       NULL);
+    }
 }
 
 /* ---- the guest's clock after a pause ------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 #include <stdio.h>
 
 #include "domain/domain-internal.h"
+#include "domain/network.h"
+#include "netsetup/status.h"
 
 static json_t *describe_disks(const struct domain *d)
 {
@@ -32,6 +34,38 @@ static json_t *describe_interfaces(const struct domain *d)
                                                     "UserDefined", 1, "MAC", "MAC", nic->mac_address));
     }
     return interfaces;
+}
+
+/* An interface that netsetup did not make: what the agent says of its addresses is all that is known. */
+static void unknown_link(const struct domain *d, const struct vmi_interface *nic, struct net_interface *ret)
+{
+    *ret = (struct net_interface){.name = nic->name,
+                                  .binding = VMI_BINDING_BRIDGE,
+                                  .state = nic->state,
+                                  .mac = machine_nic_mac(d->machine, nic->name)};
+}
+
+json_t *domain_interfaces_to_json(const struct domain *d)
+{
+    const struct vmi_devices *devices = &d->vmi->spec.domain.devices;
+    size_t n = devices->interfaces.count;
+    _cleanup_free_ struct net_interface *unknown = calloc(n + 1, sizeof(*unknown));
+    _cleanup_free_ struct net_status *list = calloc(n + 1, sizeof(*list));
+
+    if (!unknown || !list)
+        return NULL;
+    for (size_t i = 0; i < n; i++) {
+        const struct vmi_interface *nic = &devices->interfaces.items[i];
+
+        list[i].interface = d->network ? pod_network_get(d->network, i) : NULL;
+        list[i].link_down = nic->state == VMI_LINK_DOWN;
+        if (!list[i].interface) {
+            unknown_link(d, nic, &unknown[i]);
+            list[i].interface = &unknown[i];
+        }
+    }
+    /* What the agent said last is kept over its restarts and ours (guest-info.h, statefile.h). */
+    return net_status_merge(list, n, guest_info_get(d->guest_info, "guest-network-get-interfaces"), NULL);
 }
 
 static json_t *describe_grace(const struct domain *d)
@@ -137,6 +171,9 @@ json_t *domain_extra_to_json(const struct domain *d)
                       (json_int_t)d->pid, "qemuVersion", qemu, "agentConnected", d->agent_connected, "agentVersion",
                       d->agent_version, "since", format_time(d->since_wall, stamp), "sockets", sockets, "timeline",
                       timeline_to_json(d->timeline), "pauseVolume", d->pause_volume, "outcome", d->outcome);
+    json_object_set_new(extra, "interfaces", domain_interfaces_to_json(d));
+    if (d->network)
+        json_object_set_new(extra, "leases", pod_network_leases(d->network));
     if (d->lifecycle.state == DOMAIN_PAUSED && d->lifecycle.reason == REASON_IO_ERROR) {
         char next[40];
 

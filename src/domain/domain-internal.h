@@ -39,6 +39,7 @@ struct domain {
     sd_event *event;
     const struct vmi *vmi;
     struct machine *machine;
+    const struct pod_network *network;
     char *dir, *accel_reason, *manifest;
     enum machine_accel accel;
     struct timeline *timeline;
@@ -141,6 +142,8 @@ void domain_take_up_disks(struct domain *d, const json_t *list);
 void domain_on_job_event(struct domain *d, const char *id, const char *status);
 void domain_drop_block_job(struct domain *d);
 void domain_take_up_block_job(struct domain *d, const json_t *state);
+/* describe.c: VMI.status.interfaces, a new reference. */
+json_t *domain_interfaces_to_json(const struct domain *d);
 /* statefile.c */
 int domain_write_state(const struct domain *d, struct error **ret_error);
 /* The same; a failure is logged, once until it works again. */

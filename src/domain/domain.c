@@ -31,6 +31,7 @@ int domain_new(sd_event *event, const struct domain_options *options, struct dom
     d->event = sd_event_ref(event);
     d->vmi = options->vmi;
     d->machine = options->machine;
+    d->network = options->network;
     d->accel = options->accel;
     d->timeline = options->timeline;
     d->start_paused = options->start_paused;

@@ -20,6 +20,7 @@
 
 struct domain;
 struct guest_info;
+struct pod_network;
 
 struct domain_options {
     const struct vmi *vmi;   /* borrowed; outlives the domain */
@@ -27,13 +28,14 @@ struct domain_options {
     const char *dir;         /* the VM's private directory; exists; sockets and logs go there */
     const char *manifest;    /* the applied spec as JSON text, for the state file; copied; NULL: cannot be adopted */
     enum machine_accel accel;
-    const char *accel_reason;   /* for the status; copied */
-    struct timeline *timeline;  /* borrowed; outlives the domain */
-    struct event_log *events;   /* borrowed; outlives the domain */
-    bool start_paused;          /* leave the vCPUs stopped after the start */
-    bool die_with_us;           /* QEMU is killed when this process dies: for a VM that nobody can adopt */
-    uint64_t console_log_bytes; /* of one file of the console's log; 0: the default */
-    uint64_t grace_usec;        /* of the stop that a guest-side power button starts; from the manifest */
+    const char *accel_reason;          /* for the status; copied */
+    struct timeline *timeline;         /* borrowed; outlives the domain */
+    struct event_log *events;          /* borrowed; outlives the domain */
+    const struct pod_network *network; /* the NICs' other ends; borrowed; outlives the domain; NULL: not in a pod */
+    bool start_paused;                 /* leave the vCPUs stopped after the start */
+    bool die_with_us;                  /* QEMU is killed when this process dies: for a VM that nobody can adopt */
+    uint64_t console_log_bytes;        /* of one file of the console's log; 0: the default */
+    uint64_t grace_usec;               /* of the stop that a guest-side power button starts; from the manifest */
 };
 
 /* *ret is the caller's. Nothing is started yet. */

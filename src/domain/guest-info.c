@@ -193,6 +193,18 @@ void guest_info_set(struct guest_info *info, const char *command, json_t *answer
         json_decref(answer);
 }
 
+void guest_info_restore(struct guest_info *info, const char *command, json_t *answer)
+{
+    struct worker *w = find(info, command);
+
+    if (!w) {
+        json_decref(answer);
+        return;
+    }
+    json_decref(w->answer);
+    w->answer = answer;
+}
+
 /* ---- KubeVirt's JSON ----------------------------------------------------------------------------------------------
  */
 

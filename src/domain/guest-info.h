@@ -29,6 +29,9 @@ json_t *guest_info_get(const struct guest_info *info, const char *command);
 /* Replaces a kept answer by what an action has just learned ("frozen"); consumed. */
 void guest_info_set(struct guest_info *info, const char *command, json_t *answer);
 
+/* What a former launcher was told: stands until the agent answers. Nobody is told of a change. Consumed. */
+void guest_info_restore(struct guest_info *info, const char *command, json_t *answer);
+
 /* KubeVirt's VirtualMachineInstanceGuestAgentInfo, …GuestOSUserList, …FileSystemList: new references. */
 json_t *guest_info_to_json(const struct guest_info *info);
 json_t *guest_info_users_to_json(const struct guest_info *info, size_t most);

@@ -6,8 +6,11 @@
 #include "base/arena.h"
 #include "base/fd.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "netsetup/dhcp.h"
 #include "netsetup/state.h"
+
+#define LEASES_FILE "leases.json" /* in the directory of the VM */
 
 struct link {
     struct net_interface interface;
@@ -21,6 +24,7 @@ struct pod_network {
     const struct vmi *vmi;
     struct link *links; /* one for each interface of the manifest */
     size_t n_links;
+    const char *path; /* of the leases */
 };
 
 void pod_network_free(struct pod_network *network)
@@ -33,11 +37,12 @@ void pod_network_free(struct pod_network *network)
     free(network);
 }
 
-/* The bindings whose guest link is a tap that netsetup made. */
-static bool wants_tap(const struct vmi_interface *nic)
+/* The bindings that netsetup prepares the pod for: by a tap, or for passt. */
+static bool is_prepared(const struct vmi_interface *nic)
 {
     return nic->state != VMI_LINK_ABSENT &&
-           (nic->binding == VMI_BINDING_BRIDGE || nic->binding == VMI_BINDING_MASQUERADE);
+           (nic->binding == VMI_BINDING_BRIDGE || nic->binding == VMI_BINDING_MASQUERADE ||
+            nic->binding == VMI_BINDING_PASST);
 }
 
 int pod_network_load(const struct vmi *vmi, const char *dir, struct pod_network **ret, struct error **ret_error)
@@ -55,7 +60,7 @@ int pod_network_load(const struct vmi *vmi, const char *dir, struct pod_network 
     for (size_t i = 0; i < n->n_links; i++) {
         int r;
 
-        if (!wants_tap(&devices->interfaces.items[i]))
+        if (!is_prepared(&devices->interfaces.items[i]))
             continue;
         r = net_cache_load(n->arena, dir, &devices->interfaces.items[i], &n->links[i].interface, ret_error);
         if (r == -ENOENT && ret_error)
@@ -70,27 +75,86 @@ int pod_network_load(const struct vmi *vmi, const char *dir, struct pod_network 
     return 0;
 }
 
-int pod_network_serve(struct pod_network *network, sd_event *event, struct error **ret_error)
+json_t *pod_network_leases(const struct pod_network *network)
+{
+    json_t *leases = json_object();
+
+    for (size_t i = 0; i < network->n_links; i++)
+        if (network->links[i].server)
+            json_object_set_new(leases, network->links[i].interface.name, dhcp_server_save(network->links[i].server));
+    return leases;
+}
+
+/* No fsync: what takes the disk's power takes the guest's too. */
+static void save_leases(struct dhcp_server *server, void *userdata)
+{
+    struct pod_network *n = userdata;
+    _cleanup_error_ struct error *e = NULL;
+    _cleanup_free_ char *text = NULL;
+    json_t *leases = pod_network_leases(n);
+
+    text = json_dumps(leases, JSON_COMPACT);
+    json_decref(leases);
+    if (text && file_replace(n->path, text, strlen(text), 0600, &e) < 0)
+        log_warning_of(e, "the guest keeps its address, but the next launcher will not know since when");
+}
+
+static json_t *load_leases(const struct pod_network *n)
+{
+    _cleanup_free_ char *text = NULL;
+    size_t length;
+
+    if (file_read(n->path, LIMIT_NET_STATE_BYTES, &text, &length, NULL) < 0)
+        return NULL;
+    return json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL);
+}
+
+static int serve_link(struct pod_network *n, struct link *l, sd_event *event, const char *resolv, const char *hostname,
+                      const json_t *leases, struct error **ret_error)
+{
+    const json_t *lease;
+    int r = dhcp_config_make(n->arena, n->vmi, &l->interface, resolv, hostname, &l->config, ret_error);
+
+    if (r < 0 || (!l->config.address.family && !l->config.address6.family))
+        return r;
+    r = dhcp_server_new(event, &l->config, &l->server, ret_error);
+    if (r < 0)
+        return r;
+    lease = json_object_get(leases, l->interface.name);
+    if (lease)
+        dhcp_server_restore(l->server, lease);
+    dhcp_server_on_bound(l->server, save_leases, n);
+    return 0;
+}
+
+int pod_network_serve(struct pod_network *network, sd_event *event, const char *dir, bool again,
+                      struct error **ret_error)
 {
     _cleanup_free_ char *resolv = NULL;
     char hostname[256] = "";
+    json_t *leases;
+    int r = 0;
 
+    network->path = arena_printf(network->arena, "%s/" LEASES_FILE, dir);
+    if (!network->path)
+        return error_oom(ret_error);
+    if (!again)
+        unlink(network->path); /* of a former VM in this directory */
+    leases = load_leases(network);
     file_read("/etc/resolv.conf", LIMIT_NET_STATE_BYTES, &resolv, NULL,
               NULL); /* without one there are no name servers */
     gethostname(hostname, sizeof(hostname) - 1);
-    for (size_t i = 0; i < network->n_links; i++) {
+    for (size_t i = 0; i < network->n_links && r >= 0; i++) {
         struct link *l = &network->links[i];
-        int r;
 
         if (!l->present)
             continue;
-        r = dhcp_config_make(network->arena, network->vmi, &l->interface, resolv, hostname, &l->config, ret_error);
-        if (r >= 0 && (l->config.address.family || l->config.address6.family))
-            r = dhcp_server_new(event, &l->config, &l->server, ret_error);
+        r = serve_link(network, l, event, resolv, hostname, leases, ret_error);
         if (r < 0)
-            return error_wrap(ret_error, r, "cannot serve addresses to interface %s", l->interface.name);
+            r = error_wrap(ret_error, r, "cannot serve addresses to interface %s", l->interface.name);
     }
-    return 0;
+    json_decref(leases);
+    return r;
 }
 
 const struct net_interface *pod_network_get(const struct pod_network *network, size_t index)

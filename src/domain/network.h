@@ -19,8 +19,14 @@ int pod_network_load(const struct vmi *vmi, const char *dir, struct pod_network 
 void pod_network_free(struct pod_network *network);
 DEFINE_CLEANUP(struct pod_network *, pod_network_free)
 
-/* Starts DHCP and router advertisements for the interfaces that want them. */
-int pod_network_serve(struct pod_network *network, sd_event *event, struct error **ret_error);
+/*
+ * Starts DHCP and router advertisements for the interfaces that want them. Who holds a lease is kept in the VM's
+ * directory `dir`, from where a launcher that takes the VM over (`again`) has it.
+ */
+int pod_network_serve(struct pod_network *network, sd_event *event, const char *dir, bool again,
+                      struct error **ret_error);
+/* {interface: what dhcp_server_save() says}: a new reference. */
+json_t *pod_network_leases(const struct pod_network *network);
 
 /* Of the interface with that index in spec.domain.devices.interfaces; NULL: it has no link in this pod (SR-IOV,
  * absent). */

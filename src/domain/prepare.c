@@ -60,20 +60,31 @@ static char *derive_mac(struct arena *arena, const struct vmi *vmi, const char *
                         (unsigned)(hash & 0xff));
 }
 
-/* The tap that netsetup made for it, with what it found out. */
-static void plug_into_pod(const struct prepare_options *o, size_t index, struct machine_nic *nic)
+/* What netsetup made for it (a tap) or made possible (passt), with what it found out. */
+static int plug_into_pod(const struct prepare_options *o, struct arena *arena, size_t index, struct machine_nic *nic)
 {
     const struct net_interface *link = pod_network_get(o->network, index);
+    struct net_interface passt;
 
     if (!link)
-        return;
-    nic->kind = MACHINE_NET_TAP;
-    nic->tap = link->names.tap;
-    nic->mtu = link->mtu;
-    nic->queues = link->queues;
-    nic->vhost = link->vhost;
+        return 0;
     if (link->mac)
         nic->mac = link->mac;
+    nic->mtu = link->mtu;
+    if (link->binding == VMI_BINDING_PASST) {
+        passt = *link;
+        if (net_passt_make(arena, &o->vmi->spec.domain.devices.interfaces.items[index], o->dir, &passt) < 0)
+            return -ENOMEM;
+        nic->kind = MACHINE_NET_PASST;
+        nic->socket_path = passt.passt_socket;
+        nic->passt_argv = passt.passt_argv;
+        return 0;
+    }
+    nic->kind = MACHINE_NET_TAP;
+    nic->tap = link->names.tap;
+    nic->queues = link->queues;
+    nic->vhost = link->vhost;
+    return 0;
 }
 
 static struct machine_nic *list_nics(const struct prepare_options *o, struct arena *arena, size_t *ret_count)
@@ -101,8 +112,8 @@ static struct machine_nic *list_nics(const struct prepare_options *o, struct are
             if (devices->network_interface_multiqueue == OPT_TRUE)
                 nics[i].queues = MIN(vcpus, 256U);
         }
-        if (o->net == VM_NET_POD)
-            plug_into_pod(o, i, &nics[i]);
+        if (o->net == VM_NET_POD && plug_into_pod(o, arena, i, &nics[i]) < 0)
+            return NULL;
         if (o->net == VM_NET_TAP)
             nics[i].vhost = nics[i].kind == MACHINE_NET_TAP && access("/dev/vhost-net", R_OK | W_OK) == 0;
         if (!nics[i].mac)

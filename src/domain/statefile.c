@@ -33,6 +33,7 @@ static json_t *usec(uint64_t value)
 static json_t *to_json(const struct domain *d)
 {
     _cleanup_free_ char *boot = boot_id();
+    json_t *interfaces = guest_info_get(d->guest_info, "guest-network-get-interfaces");
     json_t *state = json_pack("{s:i, s:s*, s:i, s:o, s:s, s:s, s:s*}", "version", STATE_FILE_VERSION, "bootId", boot,
                               "pid", (int)d->pid, "startTime", usec(d->start_ticks), "name", d->vmi->name, "namespace",
                               d->vmi->namespace_, "uid", d->vmi->uid);
@@ -60,6 +61,8 @@ static json_t *to_json(const struct domain *d)
         json_object_set_new(state, "disks", domain_disks_to_json(d));
         json_object_set_new(state, "plugSerial", json_integer((json_int_t)d->plug_serial));
     }
+    if (interfaces && json_dumpb(interfaces, NULL, 0, JSON_COMPACT) <= LIMIT_NET_STATE_BYTES) /* as the guest has it */
+        json_object_set(state, "guestInterfaces", interfaces);
     json_object_set_new(state, "uuid", json_string(d->vmi->spec.domain.firmware.uuid));
     if (d->manifest)
         json_object_set_new(state, "manifest", json_string(d->manifest));
@@ -158,6 +161,7 @@ int domain_state_read(const char *dir, struct domain_state_file *ret, struct err
     s.block_job = json_object_get(s.json, "blockJob");
     s.disks = json_object_get(s.json, "disks");
     s.plug_serial = (unsigned)number(s.json, "plugSerial");
+    s.guest_interfaces = json_object_get(s.json, "guestInterfaces");
     s.since_wall = number(s.json, "since");
     s.stop_asked_wall = number(s.json, "stopAsked");
     s.stop_deadline_wall = number(s.json, "stopDeadline");

@@ -154,7 +154,7 @@ static int prepare(struct launcher *l, const struct accel_result *known, struct 
     };
 
     o.network = l->network;
-    r = pod_network_serve(l->network, l->event, ret_error);
+    r = pod_network_serve(l->network, l->event, l->dir, known != NULL, ret_error);
     return r < 0 ? r : vm_prepare(&o, &l->prepared, faults, ret_error);
 }
 
@@ -171,6 +171,7 @@ static int make_domain(struct launcher *l, const char *manifest, struct error **
         .accel_reason = l->prepared.accel.text,
         .timeline = l->timeline,
         .events = l->events,
+        .network = l->network,
         .console_log_bytes = l->options.console_log_bytes,
         .start_paused = strategy && streq(strategy, "Paused"),
         .grace_usec =

@@ -198,6 +198,9 @@ void build_memory(struct build *b);
 void build_clock(struct build *b);
 void build_firmware(struct build *b);
 void build_smbios(struct build *b);
+/* misc.c: a process that listens on `socket`, started before QEMU. The texts of argv are the build's or the facts'. */
+struct machine_helper *helper_add(struct build *b, const char *name, const char *socket, const char *directory,
+                                  const char *const *argv, size_t n);
 void build_nics(struct build *b);
 void build_controllers(struct build *b);
 void build_disks(struct build *b);

@@ -352,6 +352,14 @@ const char *machine_nic_tap(const struct machine *machine, const char *interface
     return NULL;
 }
 
+const char *machine_nic_mac(const struct machine *machine, const char *interface)
+{
+    for (size_t i = 0; i < machine->nics.count; i++)
+        if (streq(machine->nics.items[i].interface, interface))
+            return machine->nics.items[i].mac;
+    return NULL;
+}
+
 const char *machine_balloon_id(const struct machine *machine)
 {
     for (size_t i = 0; i < machine->items.count; i++)

@@ -62,6 +62,7 @@ struct machine_nic {
     enum machine_net_kind kind;
     const char *tap;         /* "tap0" */
     const char *socket_path; /* passt */
+    char *const *passt_argv; /* what listens there, started with QEMU; NULL: something does already */
     const char *mac;         /* never NULL */
     unsigned mtu;            /* 0: not told to the guest */
     unsigned queues;         /* 1 and up */
@@ -129,7 +130,7 @@ struct machine_fd {
     unsigned queue;
 };
 
-/* A process that must listen on `socket` before QEMU starts, and ends with it (swtpm, virtiofsd). */
+/* A process that must listen on `socket` before QEMU starts, and ends with it (swtpm, virtiofsd, passt). */
 struct machine_helper {
     const char *name; /* "swtpm" */
     char *const *argv;
@@ -234,6 +235,8 @@ const char *machine_disk_id(const struct machine *machine, const char *disk, con
 const char *machine_nic_id(const struct machine *machine, const char *interface);
 /* The tap device behind an interface; NULL if there is none. */
 const char *machine_nic_tap(const struct machine *machine, const char *interface);
+/* The MAC of an interface's card; NULL if there is none. */
+const char *machine_nic_mac(const struct machine *machine, const char *interface);
 /* QEMU's id of the balloon, or NULL when there is none. */
 const char *machine_balloon_id(const struct machine *machine);
 /* Variables that QEMU's environment needs beside ours ("TZ=Europe/Berlin"); NULL when there are none. */

@@ -3,8 +3,8 @@
 #include "base/strv.h"
 #include "machine/build.h"
 
-static struct machine_helper *helper_add(struct build *b, const char *name, const char *socket, const char *directory,
-                                         const char *const *argv, size_t n)
+struct machine_helper *helper_add(struct build *b, const char *name, const char *socket, const char *directory,
+                                  const char *const *argv, size_t n)
 {
     struct machine_helper *helper = LIST_ADD(b, &b->machine->helpers);
     char **copy = arena_new_array(b->arena, char *, n + 1);

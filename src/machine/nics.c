@@ -62,11 +62,24 @@ static void netdev_tap(struct build *b, const struct machine_nic *nic, json_t *n
 static void netdev_passt(struct build *b, const struct machine_nic *nic, json_t *netdev)
 {
     json_t *address = json_object();
+    const char **argv, *socket = text(b, "%s", nic->socket_path ? nic->socket_path : "");
+    size_t n = 0;
 
     set_string(b, address, "type", "unix");
-    set_string(b, address, "path", nic->socket_path ? nic->socket_path : "");
+    set_string(b, address, "path", socket);
     set_bool(b, netdev, "server", false);
     set_json(b, netdev, "addr", address);
+    if (!nic->passt_argv)
+        return;
+    while (nic->passt_argv[n])
+        n++;
+    argv = arena_new_array(b->arena, const char *, n + 1);
+    for (size_t i = 0; argv && i < n; i++) /* the facts do not outlive the build */
+        argv[i] = text(b, "%s", nic->passt_argv[i]);
+    if (argv)
+        helper_add(b, "passt", socket, NULL, argv, n);
+    else
+        b->failure = BUILD_NO_MEMORY;
 }
 
 static const char *const netdev_types[] = {

@@ -176,7 +176,8 @@ static struct machine_nic make_nic(struct hypothesis *h, const struct vmi_interf
         nic.kind = MACHINE_NET_USER;
     } else if (p && p->passt_argv) {
         nic.kind = MACHINE_NET_PASST;
-        nic.socket_path = arena_printf(h->arena, "%s/passt-%s.socket", h->facts.private_dir, from->name);
+        nic.socket_path = p->passt_socket;
+        nic.passt_argv = p->passt_argv;
     } else if (p && p->has_tap) {
         nic.kind = MACHINE_NET_TAP;
         nic.tap = p->names.tap;

@@ -91,20 +91,29 @@ static void print_agent(const json_t *extra)
     printf("%s%s%s\n", connected ? "connected" : "not connected", *version ? ", version " : "", version);
 }
 
-static void print_addresses(const json_t *domain)
+/* "default 02:… as enp1s0, 10.0.2.2 fd10:0:2::2 (domain, guest-agent)": VMI.status.interfaces. */
+static void print_interfaces(const json_t *extra)
 {
     json_t *interface, *ip;
     size_t i, j;
 
-    json_array_foreach (json_object_get(json_object_get(domain, "Status"), "Interfaces"), i, interface) {
-        label("addresses");
-        print_safe(stdout, text_at(interface, "InterfaceName", NULL));
-        printf(" %s", text_at(interface, "Mac", NULL));
-        json_array_foreach (json_object_get(interface, "IPs"), j, ip) {
-            fputc(' ', stdout);
+    json_array_foreach (json_object_get(extra, "interfaces"), i, interface) {
+        const char *name = text_at(interface, "name", NULL), *inside = text_at(interface, "interfaceName", NULL);
+
+        label("interface");
+        print_safe(stdout, *name ? name : "(the guest's own)");
+        printf(" %s", text_at(interface, "mac", NULL));
+        if (*inside) {
+            fputs(" as ", stdout);
+            print_safe(stdout, inside);
+        }
+        if (streq(text_at(interface, "linkState", NULL), "down"))
+            fputs(", link down", stdout);
+        json_array_foreach (json_object_get(interface, "ipAddresses"), j, ip) {
+            fputs(j ? " " : ", ", stdout);
             print_safe(stdout, json_string_value(ip) ? json_string_value(ip) : "");
         }
-        fputc('\n', stdout);
+        printf(" (%s)\n", text_at(interface, "infoSource", NULL));
     }
 }
 
@@ -127,10 +136,6 @@ static void print_devices(const json_t *domain)
         }
         fputc('\n', stdout);
     }
-    json_array_foreach (json_object_get(devices, "Interfaces"), i, device) {
-        label("interface");
-        printf("%s %s\n", text_at(device, "Alias", "Name", NULL), text_at(device, "MAC", "MAC", NULL));
-    }
 }
 
 static void print_vm(const json_t *result)
@@ -152,8 +157,8 @@ static void print_vm(const json_t *result)
     print_safe(stdout, text_at(extra, "accelReason", NULL));
     fputc('\n', stdout);
     print_agent(extra);
-    print_addresses(domain);
     print_devices(domain);
+    print_interfaces(extra);
     json_object_foreach (json_object_get(extra, "sockets"), socket_name, socket) {
         label("socket");
         printf("%s ", socket_name);

@@ -33,6 +33,10 @@ options ndots:5
 """
 
 
+# Emulation on a busy machine: a deadline that only a fault reaches.
+PATIENCE = 120
+
+
 def pytest_collection_modifyitems(items):
     if os.geteuid() != 0:
         for item in items:
@@ -213,13 +217,15 @@ class Lab:
     def plan(self, manifest, *more):
         return json.loads(self.netsetup("plan", manifest, "--json", *more).stdout)
 
-    def with_tun(self):
-        """What a program is started by that is to see /dev/net/tun as a pod does: there, and the launcher's to open."""
+    def with_tun(self, resolv=None):
+        """What a program is started by that is to see /dev/net/tun as a pod does: there, and the launcher's to open; and the
+        pod's resolv.conf."""
         node = self.directory / "tun"
         if not node.exists():
             os.mknod(node, 0o600 | stat.S_IFCHR, os.makedev(10, 200))
             os.chown(node, 107, 107)
-        return ["unshare", "-m", "sh", "-ec", f'mount --bind {node} /dev/net/tun; exec "$0" "$@"']
+        more = f"mount --bind {resolv} /etc/resolv.conf; " if resolv else ""
+        return ["unshare", "-m", "sh", "-ec", f'mount --bind {node} /dev/net/tun; {more}exec "$0" "$@"']
 
     def serve(self, manifest, hostname="testvm", resolv=RESOLV):
         """The servers of the launcher, as uid 107; ready when this returns."""

@@ -6,10 +6,12 @@ import shutil
 import signal
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
-from conftest import BUILD, POD_MAC, until
+from conftest import BUILD, PATIENCE, POD_MAC, RESOLV, run, until
 from test_guest import image
+from test_traffic import Listener
 
 LAUNCHER = BUILD / "src" / "launcher" / "virt-launcher"
 UNPRIVILEGED = [
@@ -28,51 +30,167 @@ def call(path, method, **params):
     return answer["result"]
 
 
-@pytest.mark.parametrize("binding", ["masquerade", "bridge"])
-def test_launcher_gives_the_guest_its_address(lab, binding):
-    kernel = image()
-    boot = lab.directory / "cd" / "kernel-boot"
-    boot.mkdir(parents=True)
-    # 107 cannot enter root's cache: copies, not links
-    for option, name in ((1, "vmlinuz"), (3, "initrd.img")):
-        (boot / name).write_bytes(kernel[option].read_bytes())
-    manifest = lab.manifest(
-        [{"name": "default", binding: {}, "macAddress": POD_MAC}],
-        domain={"firmware": {"kernelBoot": {
+class Launcher:
+    """virt-launcher in the pod, as the node agent's pod has it; may be killed and started again."""
+
+    def __init__(self, lab, manifest):
+        self.lab, self.manifest = lab, manifest
+        self.dirs = {name: lab.directory / name for name in ("share", "eph", "cd", "hp", "ed")}
+        for path in self.dirs.values():
+            path.mkdir(exist_ok=True)
+            os.chown(path, 107, 107)
+        self.log = lab.directory / "launcher.log"
+        self.program = shutil.copy2(LAUNCHER, lab.directory)  # the build may be below a folder that 107 cannot enter
+        self.resolv = lab.directory / "resolv.conf"
+        self.resolv.write_text(RESOLV)
+        self.socket = self.dirs["share"] / "sockets" / "launcher-sock"
+        self.start()
+
+    def start(self):
+        dirs = self.dirs
+        self.process = self.lab.pod.popen(
+            *self.lab.with_tun(self.resolv), *UNPRIVILEGED, "env", f"STANDALONE_VMI={self.manifest.read_text()}",
+            "VMLET_CACHE_DIR=/nonexistent", self.program, "--name", "testvm", "--allow-emulation", "--run-as-nonroot",
+            "--kubevirt-share-dir", dirs["share"], "--private-dir", self.lab.cache, "--ephemeral-disk-dir", dirs["eph"],
+            "--container-disk-dir", dirs["cd"], "--hotplug-disk-dir", dirs["hp"], "--empty-disk-dir", dirs["ed"],
+            stdout=subprocess.DEVNULL, stderr=open(self.log, "a"),
+        )
+        self.lab.processes.append(self.process)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def domain(self):
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            return call(self.socket, "GetDomain")
+        except (FileNotFoundError, ConnectionError, AssertionError):
+            return {}
+
+    def wait_agent(self):
+        until(lambda: self.domain().get("vmlet", {}).get("agentConnected"), "the agent answers", PATIENCE)
+
+    def interfaces(self):
+        return self.domain().get("vmlet", {}).get("interfaces", [])
+
+    def wait_address(self, address, source="guest-agent"):
+        def there():
+            return [nic for nic in self.interfaces() if address in nic.get("ipAddresses", []) and source in nic["infoSource"]]
+
+        return until(there, f"the guest has {address}, says {source}", PATIENCE)[0]
+
+    def exec(self, script):
+        done = call(self.socket, "Exec", Command="/bin/sh", Args=["-c", script], timeoutSeconds=60)
+        assert done["exitCode"] == 0, done
+        return done.get("stdOut", "")
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(PATIENCE) == 0, self.log.read_text()
+        assert "the guest shut down" in self.log.read_text()
+
+
+@pytest.fixture
+def launch(lab):
+    def make(interfaces, networks=None, **more):
+        kernel = image()
+        boot = lab.directory / "cd" / "kernel-boot"
+        boot.mkdir(parents=True)
+        # 107 cannot enter root's cache: copies, not links
+        for option, name in ((1, "vmlinuz"), (3, "initrd.img")):
+            (boot / name).write_bytes(kernel[option].read_bytes())
+        manifest = lab.manifest(interfaces, networks, domain={"firmware": {"kernelBoot": {
             "kernelArgs": "console=ttyS0 quiet",
-            "container": {"image": "x", "kernelPath": "/vmlinuz", "initrdPath": "/initrd.img"}}}},
-    )
-    lab.netsetup("apply", manifest)
-    dirs = {name: lab.directory / name for name in ("share", "eph", "cd", "hp", "ed")}
-    for path in dirs.values():
-        path.mkdir(exist_ok=True)
-        os.chown(path, 107, 107)
-    log = lab.directory / "launcher.log"
-    launcher = shutil.copy2(LAUNCHER, lab.directory)  # the build may be below a folder that 107 cannot enter
-    process = lab.pod.popen(
-        *lab.with_tun(), *UNPRIVILEGED, "env", f"STANDALONE_VMI={manifest.read_text()}", "VMLET_CACHE_DIR=/nonexistent",
-        launcher, "--name", "testvm", "--allow-emulation", "--run-as-nonroot",
-        "--kubevirt-share-dir", dirs["share"], "--private-dir", lab.cache, "--ephemeral-disk-dir", dirs["eph"],
-        "--container-disk-dir", dirs["cd"], "--hotplug-disk-dir", dirs["hp"], "--empty-disk-dir", dirs["ed"],
-        stdout=subprocess.DEVNULL, stderr=open(log, "w"),
-    )
-    lab.processes.append(process)
-    command = dirs["share"] / "sockets" / "launcher-sock"
+            "container": {"image": "x", "kernelPath": "/vmlinuz", "initrdPath": "/initrd.img"}}}}, **more)
+        lab.netsetup("apply", manifest)
+        return Launcher(lab, manifest)
 
-    def agent():
-        assert process.poll() is None, log.read_text()
-        return command.exists() and call(command, "GetDomain").get("vmlet", {}).get("agentConnected")
+    return make
 
-    until(agent, "the agent answers", 120)
-    address = "10.0.2.2" if binding == "masquerade" else "10.244.1.5"
 
-    def addressed():
-        found = call(command, "GetDomain")["domain"]["Status"]["Interfaces"]
-        return any(address in nic.get("IPs", []) for nic in found)
+# In the guest: a client that stays, and is told to renew: "renewed" once it has its answer.
+RENEW = """
+grep -q ' renew' /etc/udhcpc || exit 1
+(udhcpc -f -i eth0 -s /tmp/note -p /run/client.pid >/dev/null 2>&1 &)
+i=0; while [ ! -e /run/bound ] && [ $i -lt 300 ]; do i=$((i+1)); usleep 100000; done
+kill -USR1 $(cat /run/client.pid)
+i=0; while [ ! -e /run/renew ] && [ $i -lt 300 ]; do i=$((i+1)); usleep 100000; done
+kill $(cat /run/client.pid)
+ls /run/renew
+"""
+NOTE = "printf '#!/bin/sh\\necho $ip >/run/$1\\n' >/tmp/note; chmod +x /tmp/note; rm -f /run/bound /run/renew; "
 
-    until(addressed, f"the guest has {address}", 60)
+
+@pytest.mark.parametrize("binding", ["masquerade", "bridge"])
+def test_launcher_gives_the_guest_its_address(lab, launch, binding):
+    """…and so does the next one, after the first was killed; meanwhile no link, address or route of the pod changes."""
+    vm = launch([{"name": "default", binding: {}, "macAddress": POD_MAC}])
+    # KubeVirt: a masqueraded guest is known by its pod's addresses, whatever it says itself.
+    vm.wait_address("10.244.1.5", "domain")
+    vm.wait_agent()
+    nic = vm.wait_address("10.244.1.5")
+    assert (nic["name"], nic["mac"], nic["interfaceName"], nic["podInterfaceName"], nic["linkState"]) == (
+        "default", POD_MAC, "eth0", "eth0", "up")
+    assert nic["infoSource"] == "domain, guest-agent"
     ping = lab.peer.exec("ping", "-c", "2", "-W", "5", "10.244.1.5").stdout
     assert "2 received" in ping or "2 packets received" in ping, ping
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0, log.read_text()
-    assert "the guest shut down" in log.read_text()
+    lease = until(lambda: vm.domain()["vmlet"]["leases"]["default"], "a lease")
+    assert lease["client"] == POD_MAC and lease["boundAt"] > 0
+    before = vm.interfaces()
+
+    changes = lab.directory / "changes"
+    monitor = lab.pod.popen("ip", "monitor", "link", "address", "route", stdout=open(changes, "w"))
+    lab.processes.append(monitor)
+    vm.kill()
+    vm.start()
+    # From its first answer on: as it was, before the agent has said anything to this launcher.
+    assert until(vm.interfaces, "the new launcher answers", PATIENCE) == before
+    vm.wait_agent()
+    again = vm.domain()["vmlet"]["leases"]["default"]
+    assert (again["client"], again["boundAt"]) == (POD_MAC, lease["boundAt"])
+    assert vm.exec(NOTE + RENEW).strip() == "/run/renew"
+    renewed = vm.domain()["vmlet"]["leases"]["default"]
+    assert renewed["boundAt"] == lease["boundAt"] and renewed["replies"] >= again["replies"] + 2
+    assert lab.peer.exec("ping", "-c", "2", "-W", "5", "10.244.1.5", check=False).returncode == 0
+    assert vm.interfaces() == before
+    # The tap of the advertisements is let go and taken again with its launcher: its carrier, and what follows from it.
+    flapped = [line for line in changes.read_text().splitlines() if line[:1] not in " \t" and "ra0" not in line]
+    assert flapped == [], flapped
+    # An agent that is restarted takes no address away.
+    call(vm.socket, "Exec", Command="/bin/sh", Args=["-c", "(usleep 300000; killall qemu-ga) >/dev/null 2>&1 </dev/null &"])
+    until(lambda: not vm.domain()["vmlet"]["agentConnected"], "the agent is gone", PATIENCE)
+    assert vm.interfaces() == before
+    vm.wait_agent()
+    assert vm.interfaces() == before
+    vm.stop()
+
+
+def test_passt(lab, launch):
+    """The unprivileged binding: no tap, no bridge, no rules; the pod's own address in the guest, TCP both ways, one port in."""
+    before = [n for n in lab.pod.links()]
+    vm = launch([{"name": "default", "binding": {"name": "passt"}, "macAddress": POD_MAC,
+                  "ports": [{"port": 80}, {"port": 5353, "protocol": "UDP"}]}])
+    assert [n for n in lab.pod.links()] == before
+    vm.wait_agent()
+    assert vm.wait_address("10.244.1.5")["interfaceName"] == "eth0"
+    Listener(lab, lab.peer, 8000, "peer")
+    assert "10.244.1.5 peer" in vm.exec("nc 10.244.1.6 8000 </dev/null")
+    assert "mtu 1450" in vm.exec("ip link show dev eth0")
+    assert "nameserver 10.96.0.10" in vm.exec("cat /etc/resolv.conf")
+    vm.exec("(echo hello from the guest | nc -l -p 80 >/dev/null 2>&1 &)")
+    assert "hello from the guest" in lab.peer.exec(
+        "sh", "-c", "i=0; while [ $i -lt 50 ]; do busybox nc -w 10 10.244.1.5 80 </dev/null && break; i=$((i+1)); "
+                    "busybox usleep 100000; done").stdout
+    passt = [int(p) for p in run("ip", "netns", "pids", lab.pod.name).stdout.split()
+             if (Path("/proc") / p / "comm").read_text().startswith("passt")]
+    assert len(passt) == 1
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{passt[0]}/status").read_text().splitlines())
+    assert status["Uid"].split()[0] == "107"
+    # It outlives the launcher as QEMU does, and serves on.
+    vm.kill()
+    vm.start()
+    vm.wait_agent()
+    assert "10.244.1.5 peer" in vm.exec("nc 10.244.1.6 8000 </dev/null")
+    vm.stop()
+    until(lambda: not Path(f"/proc/{passt[0]}").exists() or "Z" in Path(f"/proc/{passt[0]}/stat").read_text(), "passt has ended")
