@@ -175,7 +175,9 @@ def test_passt(lab, launch):
     vm.wait_agent()
     assert vm.wait_address("10.244.1.5")["interfaceName"] == "eth0"
     Listener(lab, lab.peer, 8000, "peer")
-    assert "10.244.1.5 peer" in vm.exec("nc 10.244.1.6 8000 </dev/null")
+    # A standard input that does not end: a connection that the guest has half closed stays open in this passt.
+    fetch = "mkfifo /tmp/open 2>/dev/null; nc -w 30 10.244.1.6 8000 <>/tmp/open"
+    assert "10.244.1.5 peer" in vm.exec(fetch)
     assert "mtu 1450" in vm.exec("ip link show dev eth0")
     assert "nameserver 10.96.0.10" in vm.exec("cat /etc/resolv.conf")
     vm.exec("(echo hello from the guest | nc -l -p 80 >/dev/null 2>&1 &)")
@@ -191,6 +193,6 @@ def test_passt(lab, launch):
     vm.kill()
     vm.start()
     vm.wait_agent()
-    assert "10.244.1.5 peer" in vm.exec("nc 10.244.1.6 8000 </dev/null")
+    assert "10.244.1.5 peer" in vm.exec(fetch)
     vm.stop()
     until(lambda: not Path(f"/proc/{passt[0]}").exists() or "Z" in Path(f"/proc/{passt[0]}/stat").read_text(), "passt has ended")
