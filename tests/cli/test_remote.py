@@ -68,7 +68,7 @@ def test_status(vmlet, launch):
         "asked, asked 2026-01-01T00:00:01Z by ctrl-C",
         "7.2.22, pid 4711",
         "connected, version 7.2",
-        "eth0 02:00:00:00:00:01 10.0.2.2 fe80::1",
+        "default 02:00:00:00:00:01 as eth0, 10.0.2.2 fe80::1 (domain, guest-agent)",
         "root: disk on virtio as vda",
         str(launcher.folder / "virt-serial0"),
     ):
