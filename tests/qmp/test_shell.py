@@ -182,7 +182,7 @@ def test_typed_number_is_sent_exactly(tmp_path):
                                      '"return": 18446744073709551614'], start=1):
         lines.append(stream.readline())
         print(f'{{"id": {number}, {answer}}}', file=stream, flush=True)
-    assert '"a": 18446744073709551615, "b": {"c": -3}' in lines[2]
+    assert '"a":18446744073709551615,"b":{"c":-3}' in lines[2]
     assert process.communicate(timeout=WAIT)[0] == "18446744073709551614\n"
     assert process.returncode == 0
 
