@@ -138,6 +138,8 @@ int domain_adopt(struct domain *d, const struct domain_state_file *state, domain
         domain_take_up_disks(d, state->disks);
         d->plug_serial = state->plug_serial;
     }
+    if (state->half_plugged)
+        domain_clear_half_plugged(d, state->half_plugged);
     if (state->block_job)
         domain_take_up_block_job(d, state->block_job);
     if (state->memory_dump)

@@ -29,6 +29,7 @@ struct disk_op {
     struct disk_source *source;  /* NULL: nothing is put in */
     const struct vmi_disk *disk; /* in the source */
     bool by_hand, force;
+    bool is_gone; /* an unplug whose device is not there any more */
     uint64_t size;
     struct storage_examination *examination;
     sd_event_source *io, *timer;

@@ -174,6 +174,58 @@ static void remember(struct domain *d, const struct machine_disk *disk)
     domain_save_state(d);
 }
 
+/* Before anything is made, and again when that is known: a launcher that is killed in between leaves word of it. */
+static void set_half_plugged(struct domain *d, const struct machine_plug *plug)
+{
+    json_t *nodes = plug ? json_array() : NULL;
+
+    json_decref(d->half_plugged);
+    d->half_plugged = NULL;
+    for (size_t i = 0; plug && plug->disk.nodes[i]; i++)
+        json_array_append_new(nodes, json_string(plug->disk.nodes[i]));
+    if (plug)
+        d->half_plugged = json_pack("{s:s, s:o}", "id", plug->disk.id, "nodes", nodes);
+}
+
+static void on_half_cleared(struct domain *d, json_t *result, const struct error *error, void *userdata)
+{
+    if (error)
+        log_warning_of(error, "what a former launcher left half plugged in could not be taken away");
+    set_half_plugged(d, NULL);
+    domain_save_state(d);
+}
+
+void domain_clear_half_plugged(struct domain *d, json_t *half)
+{
+    const char *id = json_string_value(json_object_get(half, "id")), *nodes[MACHINE_DISK_NODES + 1] = {0};
+    bool is_recorded = false, has_device = false;
+    struct sequence *s;
+    size_t n;
+    const struct machine_disk *disks = machine_get_disks(d->machine, &n);
+
+    for (size_t i = 0; i < MACHINE_DISK_NODES; i++)
+        nodes[i] = json_string_value(json_array_get(json_object_get(half, "nodes"), i));
+    for (size_t i = 0; i < n; i++) {
+        is_recorded = is_recorded || (nodes[0] && disks[i].nodes[0] && streq(disks[i].nodes[0], nodes[0]));
+        has_device = has_device || streq_ptr(disks[i].id, id); /* of a CD-ROM drive, which stays */
+    }
+    s = id && nodes[0] && !is_recorded ? sequence_new(d) : NULL;
+    if (!s)
+        return;
+    d->half_plugged = json_incref(half);
+    if (!has_device)
+        sequence_add(s, &(struct sequence_step){.command = "device_del",
+                                                .arguments = json_pack("{s:s}", "id", id),
+                                                .until_event = "DEVICE_DELETED",
+                                                .event_key = "device",
+                                                .event_value = id,
+                                                .fail_event = "DEVICE_UNPLUG_GUEST_ERROR",
+                                                .may_fail = true});
+    add_deletions(s, nodes);
+    if (sequence_run(s, on_half_cleared, NULL) < 0)
+        log_warning("what a former launcher left half plugged in stays: QEMU's monitor is not there");
+}
+
 static void forget(struct domain *d, const char *disk)
 {
     machine_remove_disk(d->machine, disk);
@@ -289,7 +341,9 @@ static void on_plugged(struct domain *d, json_t *result, const struct error *err
     _cleanup_error_ struct error *e = NULL;
 
     CRASH_POINT("disk-plugged");
+    set_half_plugged(d, NULL);
     if (error) {
+        domain_save_state(d);
         note(op, error, "plugged in", &e);
         op_fail(op, TAKE_PTR(e));
         return;
@@ -306,6 +360,9 @@ static void plug_in(struct disk_op *op)
 {
     struct sequence *s = sequence_new(op->domain);
 
+    set_half_plugged(op->domain, &op->plug);
+    domain_save_state(op->domain);
+    CRASH_POINT("disk-planned");
     if (s) {
         add_nodes(s, &op->plug);
         sequence_add(s, &(struct sequence_step){.command = "device_add", .arguments = json_incref(op->plug.device)});
@@ -387,12 +444,19 @@ static void tell_unplugged(struct domain *d, const char *disk)
     event_log_add(d->events, "Device", "DiskUnplugged", json_pack("{s:s}", "disk", disk), "unplugged disk %s", disk);
 }
 
+static void unplug(struct disk_op *op);
+
 static void on_unplugged(struct domain *d, json_t *result, const struct error *error, void *userdata)
 {
     struct disk_op *op = userdata;
     _cleanup_error_ struct error *e = NULL;
 
     CRASH_POINT("disk-unplugged");
+    if (error && !op->is_gone && error_qmp_class(error) && streq(error_qmp_class(error), "DeviceNotFound")) {
+        op->is_gone = true; /* it went while no launcher was there; its nodes are left */
+        unplug(op);
+        return;
+    }
     if (error) {
         note(op, error, "unplugged", &e);
         if (error_get_code(error) == ERROR_TIMED_OUT)
@@ -406,11 +470,27 @@ static void on_unplugged(struct domain *d, json_t *result, const struct error *e
     op_end(op, NULL);
 }
 
+static void unplug(struct disk_op *op)
+{
+    const struct machine_disk *disk = known(op);
+    struct sequence *s = sequence_new(op->domain);
+
+    if (s && !op->is_gone)
+        sequence_add(s, &(struct sequence_step){.command = "device_del",
+                                                .arguments = json_pack("{s:s}", "id", disk->id),
+                                                .until_event = "DEVICE_DELETED",
+                                                .event_key = "device",
+                                                .event_value = disk->id,
+                                                .fail_event = "DEVICE_UNPLUG_GUEST_ERROR"});
+    if (s)
+        add_deletions(s, disk->nodes);
+    run(op, s, on_unplugged);
+}
+
 static void start_unplug(struct disk_op *op)
 {
     const struct machine_disk *disk = known(op);
     _cleanup_error_ struct error *e = NULL;
-    struct sequence *s;
 
     if (!disk)
         error_set(&e, ERROR_NOT_FOUND, ENOENT, "the VM has no disk %s", op->name);
@@ -422,17 +502,7 @@ static void start_unplug(struct disk_op *op)
         op_fail(op, TAKE_PTR(e));
         return;
     }
-    s = sequence_new(op->domain);
-    if (s) {
-        sequence_add(s, &(struct sequence_step){.command = "device_del",
-                                                .arguments = json_pack("{s:s}", "id", disk->id),
-                                                .until_event = "DEVICE_DELETED",
-                                                .event_key = "device",
-                                                .event_value = disk->id,
-                                                .fail_event = "DEVICE_UNPLUG_GUEST_ERROR"});
-        add_deletions(s, disk->nodes);
-    }
-    run(op, s, on_unplugged);
+    unplug(op);
 }
 
 static void on_late_nodes_gone(struct domain *d, json_t *result, const struct error *error, void *userdata)

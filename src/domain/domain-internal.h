@@ -87,6 +87,7 @@ struct domain {
     sd_event_source *disk_source;
     unsigned plug_serial;
     struct block_job *block_job; /* a backup or mirror under way (blockjobs.c) */
+    json_t *half_plugged;        /* {"id", "nodes"}: what a plug that is under way may have made; NULL: none */
     bool disks_changed;          /* since the start: they are in the state file */
 
     struct stop stop;
@@ -138,6 +139,8 @@ void domain_io_error_over(struct domain *d);
 void domain_on_disk_deleted(struct domain *d, const char *id);
 void domain_drop_disk_ops(struct domain *d);
 void domain_take_up_disks(struct domain *d, const json_t *list);
+/* Takes away what a plug left that a former launcher did not live to finish. */
+void domain_clear_half_plugged(struct domain *d, json_t *half);
 /* blockjobs.c */
 void domain_on_job_event(struct domain *d, const char *id, const char *status);
 void domain_drop_block_job(struct domain *d);

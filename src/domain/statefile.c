@@ -57,6 +57,8 @@ static json_t *to_json(const struct domain *d)
         json_object_set(state, "memoryDump", d->memory_dump);
     if (d->block_job)
         json_object_set_new(state, "blockJob", domain_block_job_to_json(d));
+    if (d->half_plugged)
+        json_object_set(state, "halfPlugged", d->half_plugged);
     if (d->disks_changed) {
         json_object_set_new(state, "disks", domain_disks_to_json(d));
         json_object_set_new(state, "plugSerial", json_integer((json_int_t)d->plug_serial));
@@ -159,6 +161,7 @@ int domain_state_read(const char *dir, struct domain_state_file *ret, struct err
     s.pause_error = text_of(s.json, "pauseError");
     s.memory_dump = json_object_get(s.json, "memoryDump");
     s.block_job = json_object_get(s.json, "blockJob");
+    s.half_plugged = json_object_get(s.json, "halfPlugged");
     s.disks = json_object_get(s.json, "disks");
     s.plug_serial = (unsigned)number(s.json, "plugSerial");
     s.guest_interfaces = json_object_get(s.json, "guestInterfaces");

@@ -22,8 +22,9 @@ struct domain_state_file {
     enum domain_reason reason;
     uint64_t since_wall, stop_asked_wall, stop_deadline_wall, thaw_deadline_wall;
     const char *pause_volume, *pause_error;
-    json_t *memory_dump; /* or NULL */
-    json_t *disks;       /* when they are not those of the manifest; or NULL */
+    json_t *memory_dump;  /* or NULL */
+    json_t *disks;        /* when they are not those of the manifest; or NULL */
+    json_t *half_plugged; /* see struct domain; or NULL */
     unsigned plug_serial;
     json_t *block_job;        /* a backup or mirror that runs; or NULL */
     json_t *guest_interfaces; /* the agent's last answer to guest-network-get-interfaces, or NULL */

@@ -20,6 +20,7 @@ SCENARIOS = {
     "serve": "serve", "start": "start", "resumed": "start", "write": "start", "state": "start",
     "pause": "pause", "unpause": "unpause", "reset": "reset", "action": "pause",
     "stop": "stop", "stop-quit": "stop", "end": "kill", "freeze": "freeze",
+    "disk": "disk", "job": "job",
     "adopt": "adopt", "reexec": "reexec", "stop-term": "hung", "stop-kill": "hung", "end-shutdown": "term",
 }
 
@@ -104,6 +105,31 @@ def freeze(pod, crash):
     answer = quietly(client, "FreezeVirtualMachine", vmi={}, unfreezeTimeoutSeconds=1)
     if answer and "frozen" not in crash["VMLET_CRASH_AT"] and "timeout" not in crash["VMLET_CRASH_AT"]:
         quietly(client, "UnfreezeVirtualMachine", vmi={})
+
+
+def disk(pod, crash):
+    """Plugged in and out again, without a guest that has to let go of it; what is left half way is taken up."""
+    client = pod.boot(**crash)
+    path = pod.tmp / "cd" / "disk.img"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(bytes(1 << 20))
+    for _ in range(2):  # the second launcher is not killed any more
+        if quietly(client, "PlugDisk", name="more", path=str(path), bus="scsi"):
+            quietly(client, "UnplugDisk", name="more")
+        client = pod.client()
+    nodes = client.ok("Qmp", command="query-named-block-nodes")["return"]
+    assert (client.ok("GetDisks")["disks"], nodes) == ([], []), pod.log()
+
+
+def job(pod, crash):
+    """A backup that its launcher does not see the end of."""
+    client = pod.boot(**crash)
+    path = pod.tmp / "cd" / "disk.img"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(bytes(1 << 20))
+    client.ok("PlugDisk", name="more", path=str(path), bus="scsi")
+    quietly(client, "BackupDisks", disks=[{"name": "more", "target": str(pod.tmp / "cd" / "copy")}])
+    wait_until(lambda: (quietly(pod.client(), "GetDisks") or {}).get("result", {"job": 0})["job"] is None, "it is over")
 
 
 def parameters():
