@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "k8s/client/informer.h"
 
+#include <malloc.h>
+
 #include <stdio.h>
 
 #include "base/event.h"
@@ -420,6 +422,7 @@ static void on_page(const struct kube_reply *reply, void *userdata)
     i->expired = false;
     i->failures = 0;
     kube_map_foreach(&i->entries, drop_stale, i);
+    malloc_trim(0); /* the parsed pages were many times as large as what is kept of them */
     if (!i->synced) {
         i->synced = true;
         if (i->options.synced)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "k8s/controller/controller.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -57,7 +58,8 @@ struct controller {
     struct cache caches[KINDS];
     struct kube_queue *queues[QUEUES];
     LIST_HEAD(struct job) jobs;
-    bool leads, started;
+    bool leads, started, tidy_soon;
+    sd_event_source *tidy;
     uint64_t plans[QUEUES], writes, refused, conflicts;
 };
 
@@ -154,6 +156,15 @@ static bool view_make(struct job *job, struct view *v)
 
 static void step(struct job *job);
 
+static int on_tidy(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct controller *c = userdata;
+
+    c->tidy_soon = false;
+    malloc_trim(0); /* what a burst of work has left in pieces goes back to the system */
+    return 0;
+}
+
 /* `delay_usec` is for another attempt; 0 by the queue's own back-off; UINT64_MAX: the work is done. */
 static void job_end(struct job *job, uint64_t delay_usec)
 {
@@ -167,6 +178,8 @@ static void job_end(struct job *job, uint64_t delay_usec)
     else
         kube_queue_add_after(queue, job->key, delay_usec);
     LIST_REMOVE(c->jobs, job, link);
+    if (!c->tidy_soon)
+        c->tidy_soon = event_arm_timer(c->event, &c->tidy, CONTROLLER_TIDY_USEC, on_tidy, c) >= 0;
     kube_queue_done(queue, job->key);
     kube_call_cancel(job->call);
     plan_done(&job->plan);
@@ -546,6 +559,7 @@ void controller_free(struct controller *c)
         kube_queue_free(c->queues[i]);
     for (size_t i = 0; i < KINDS; i++)
         kube_informer_free(c->caches[i].informer);
+    sd_event_source_disable_unref(c->tidy);
     kube_recorder_free(c->recorder);
     free(c);
 }

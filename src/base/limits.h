@@ -114,13 +114,13 @@
 #define LIMIT_EVENT_FILE_BYTES (1024U * 1024)
 
 /* Volumes. */
-#define LIMIT_DISK_BYTES         (1ULL << 50)          /* a disk that claims more is a trap, not a disk */
-#define LIMIT_VOLUME_FILE_BYTES  (8U * 1024 * 1024)    /* one file of a configMap, secret… (etcd takes 1.5 MiB) */
-#define LIMIT_VOLUME_TOTAL_BYTES (64ULL * 1024 * 1024) /* all files of one */
-#define LIMIT_VOLUME_FILES       4096U
-#define LIMIT_VOLUME_DEPTH       8U
+#define LIMIT_DISK_BYTES            (1ULL << 50)          /* a disk that claims more is a trap, not a disk */
+#define LIMIT_VOLUME_FILE_BYTES     (8U * 1024 * 1024)    /* one file of a configMap, secret… (etcd takes 1.5 MiB) */
+#define LIMIT_VOLUME_TOTAL_BYTES    (64ULL * 1024 * 1024) /* all files of one */
+#define LIMIT_VOLUME_FILES          4096U
+#define LIMIT_VOLUME_DEPTH          8U
 #define DEFAULT_FILESYSTEM_OVERHEAD 0.055 /* compat §4.4: what a file system keeps of a claim, when nobody says it */
-#define LIMIT_QCOW2_SNAPSHOTS    256U /* inside one image from outside: each can hold 128 KiB of names */
+#define LIMIT_QCOW2_SNAPSHOTS       256U  /* inside one image from outside: each can hold 128 KiB of names */
 
 /* Container disks on the node. */
 #define LIMIT_BOOT_FILE_BYTES (1024ULL * 1024 * 1024) /* kernel or initrd */
@@ -187,7 +187,8 @@
 /* virt-controller. */
 #define LIMIT_CONTROLLER_WORKERS 64U /* objects of one kind that are worked on at a time: one call each */
 #define LIMIT_CONTROLLER_STEPS   20U /* calls for one object until others have their turn */
-#define VM_BACKOFF_FIRST_SECONDS 10  /* compat §6.2: 10 * n², and up to half of it more, at most 300 */
+#define CONTROLLER_TIDY_USEC     (5 * USEC_PER_SEC)
+#define VM_BACKOFF_FIRST_SECONDS 10 /* compat §6.2: 10 * n², and up to half of it more, at most 300 */
 #define VM_BACKOFF_LAST_SECONDS  300
 /* A launcher pod that has ended: the node agent knows how its guest ended, and has this long to say so. */
 #define HANDOVER_GRACE_SECONDS 30

@@ -91,6 +91,7 @@ def main():
             new = size - made
             calls = {k.split('"')[1]: int(after[k] - before[k]) for k in after if k.startswith("vmlet_controller_requests")}
             sent = sum(v for k, v in calls.items() if k not in ("list", "watch"))
+            time.sleep(12)  # past the last Event's second write, and the controller's tidying
             rss, dirty = memory(c.process.pid)
             cache = sum(v for k, v in after.items() if k.startswith("vmlet_controller_cache_bytes"))
             print(f"{size} VMs: {new} new ones created in {created:.0f} s, all ready after {seconds:.0f} s "
@@ -108,9 +109,11 @@ def main():
             while any(c.metrics()[f'vmlet_controller_queue{{resource="{r}",state="{s}"}}'] for s in ("ready", "working")
                       for r in ("virtualmachines", "virtualmachineinstances")):
                 time.sleep(0.1)
+            looked = time.monotonic() - start
+            time.sleep(7)
             rss, dirty = memory(c.process.pid)
             print(f"{size} VMs, a controller started anew: caches full after {synced:.1f} s, all looked at after "
-                  f"{time.monotonic() - start:.1f} s with {c.metrics()['vmlet_controller_writes_total']:.0f} writes; "
+                  f"{looked:.1f} s with {c.metrics()['vmlet_controller_writes_total']:.0f} writes; "
                   f"{cpu(c.process.pid):.1f} s CPU, {rss / 1024:.1f} MiB resident, {dirty / 1024:.1f} private dirty", flush=True)
             c.stop()
             made = size

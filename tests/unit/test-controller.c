@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The planners of virt-controller, which are pure: what is to be done next about objects as they are. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "k8s/client/ktime.h"
+#include "k8s/controller/cache.h"
+#include "k8s/controller/plan.h"
+
+#define NOW 1790000000 /* 2026-09-21T14:13:20Z */
+
+static json_t *parse(const char *text)
+{
+    json_error_t error;
+    json_t *json = json_loads(text, JSON_DECODE_ANY, &error);
+
+    if (!json)
+        fail_msg("%s: %s", error.text, text);
+    return json;
+}
+
+/* A VM with this runStrategy and status, ours by its finalizer. */
+static json_t *make_vm(const char *strategy, const char *status)
+{
+    char text[2048];
+
+    snprintf(text, sizeof(text),
+             "{\"metadata\": {\"name\": \"vm\", \"namespace\": \"ns\", \"uid\": \"U1\", \"generation\": 3,"
+             " \"resourceVersion\": \"9\", \"finalizers\": [\"" VM_FINALIZER "\"]},"
+             " \"spec\": {\"runStrategy\": \"%s\", \"template\": {\"spec\": {\"domain\": {}}}}, \"status\": %s}",
+             strategy, status);
+    return parse(text);
+}
+
+static json_t *make_vmi(const char *phase, bool ran, bool deleting)
+{
+    char text[2048];
+
+    snprintf(text, sizeof(text),
+             "{\"metadata\": {\"name\": \"vm\", \"namespace\": \"ns\", \"uid\": \"I1\", \"resourceVersion\": \"5\"%s,"
+             " \"finalizers\": [\"" VMI_FINALIZER "\"],"
+             " \"ownerReferences\": [{\"kind\": \"VirtualMachine\", \"name\": \"vm\", \"uid\": \"U1\", \"controller\": "
+             "true}]},"
+             " \"spec\": {}, \"status\": {\"phase\": \"%s\", \"phaseTransitionTimestamps\": [%s]}}",
+             deleting ? ", \"deletionTimestamp\": \"2026-01-01T00:00:00Z\"" : "", phase,
+             ran ? "{\"phase\": \"Running\"}" : "");
+    return parse(text);
+}
+
+/* "start", "stop", "always", "status" (only that is written), "nothing". */
+static const char *what(const struct plan *p)
+{
+    if (!p->any)
+        return "nothing";
+    if (p->verb == KUBE_CREATE)
+        return p->resource == &resource_vmis && p->revision ? "start" : "create";
+    if (p->verb == KUBE_DELETE)
+        return "stop";
+    if (p->subresource)
+        return "status";
+    return GET(p->body, "spec") ? "always" : "metadata";
+}
+
+#define START "[{\"action\": \"Start\"}]"
+#define STOP  "[{\"action\": \"Stop\", \"uid\": \"I1\"}]"
+#define STALE "[{\"action\": \"Stop\", \"uid\": \"I0\"}]"
+#define FAILED                                                                                                         \
+    "{\"startFailure\": {\"consecutiveFailCount\": 1, \"lastFailedVMIUID\": \"I1\", \"retryAfterTimestamp\": \"%s\"}}"
+
+static void test_strategies(void **state)
+{
+    static const struct {
+        const char *strategy, *requests; /* NULL: none */
+        const char *phase;               /* NULL: no VMI */
+        bool ran, deleting;
+        const char *wanted;
+    } cases[] = {
+        {"Always", NULL, NULL, false, false, "start"},
+        {"Always", NULL, "Running", true, false, "status"},
+        {"Always", NULL, "Running", true, true, "status"}, /* fencing */
+        {"Always", NULL, "Succeeded", true, false, "stop"},
+        {"Always", NULL, "Failed", true, false, "stop"},
+        {"Always", NULL, "Failed", true, true, "status"},
+        {"Always", NULL, "Failed", false, false, "status"}, /* the failure is written down first */
+        {"Always", STOP, "Running", true, false, "stop"},
+        {"Always", STALE, "Running", true, false, "status"},
+        {"Halted", NULL, NULL, false, false, "status"},
+        {"Halted", NULL, "Running", true, false, "stop"},
+        {"Halted", NULL, "Running", true, true, "status"},
+        {"Halted", START, NULL, false, false, "always"},
+        {"Manual", NULL, NULL, false, false, "status"},
+        {"Manual", START, NULL, false, false, "start"},
+        {"Manual", NULL, "Failed", true, false, "status"},
+        {"Manual", START, "Failed", true, false, "stop"},
+        {"Manual", STOP, "Running", true, false, "stop"},
+        {"Manual", STALE, "Running", true, false, "status"},
+        {"RerunOnFailure", NULL, NULL, false, false, "start"}, /* the strategy is new */
+        {"RerunOnFailure", NULL, "Succeeded", true, false, "stop"},
+        {"RerunOnFailure", NULL, "Failed", true, false, "status"}, /* its own start request, first */
+        {"RerunOnFailure", START, "Failed", true, false, "stop"},
+        {"RerunOnFailure", START, NULL, false, false, "start"},
+        {"Once", NULL, NULL, false, false, "start"},
+        {"Once", NULL, "Failed", true, false, "status"},
+        {"Once", NULL, "Succeeded", true, false, "status"},
+        {"WaitAsReceiver", NULL, NULL, false, false, "start"},
+    };
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        char status[256];
+        struct view v = {.now = NOW};
+        struct plan p = {0};
+
+        snprintf(status, sizeof(status), "{%s%s}", cases[i].requests ? "\"stateChangeRequests\": " : "",
+                 cases[i].requests ? cases[i].requests : "");
+        v.vm = make_vm(cases[i].strategy, status);
+        v.vmi = cases[i].phase ? make_vmi(cases[i].phase, cases[i].ran, cases[i].deleting) : NULL;
+        assert_int_equal(plan_vm(&v, &p), 0);
+        if (!streq(what(&p), cases[i].wanted))
+            fail_msg("case %zu (%s, %s): %s, wanted %s", i, cases[i].strategy,
+                     cases[i].phase ? cases[i].phase : "no VMI", what(&p), cases[i].wanted);
+        plan_done(&p);
+        json_decref(v.vm);
+        json_decref(v.vmi);
+    }
+}
+
+static void test_rerun_waits_for_a_request(void **state)
+{
+    struct view v = {.now = NOW, .vm = make_vm("RerunOnFailure", "{\"runStrategy\": \"RerunOnFailure\"}")};
+    struct plan p = {0};
+
+    assert_int_equal(plan_vm(&v, &p), 0);
+    assert_string_equal(what(&p), "status");
+    plan_done(&p);
+    json_decref(v.vm);
+}
+
+/* 10 s times n², up to half as much more, 300 s at most; and no start before that. */
+static void test_back_off(void **state)
+{
+    static const struct {
+        int failures; /* before this one */
+        int64_t least, most;
+    } cases[] = {{0, 10, 15}, {1, 40, 60}, {2, 90, 135}, {4, 250, 300}, {5, 300, 300}, {1000, 300, 300}};
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++)
+        for (uint32_t random = 0; random < 200; random += 7) {
+            char status[256];
+            struct view v = {.now = NOW, .random = random};
+            struct plan p = {0};
+            int64_t after;
+
+            snprintf(status, sizeof(status),
+                     "{\"startFailure\": {\"consecutiveFailCount\": %d, \"lastFailedVMIUID\": \"I0\"}}",
+                     cases[i].failures);
+            v.vm = make_vm("Always", status);
+            v.vmi = make_vmi("Failed", false, false);
+            assert_int_equal(plan_vm(&v, &p), 0);
+            assert_string_equal(what(&p), "status");
+            assert_int_equal(GET_NUMBER(p.body, "status", "startFailure", "consecutiveFailCount"),
+                             cases[i].failures + 1);
+            assert_string_equal(p.said.reason, "StartFailed");
+            after = kube_time_parse(GET_TEXT(p.body, "status", "startFailure", "retryAfterTimestamp")) - NOW;
+            assert_in_range(after, cases[i].least, cases[i].most);
+            plan_done(&p);
+            json_decref(v.vm);
+            json_decref(v.vmi);
+        }
+}
+
+static void test_no_start_before_its_time(void **state)
+{
+    char time[KUBE_TIME_SIZE], status[256];
+    struct view v = {.now = NOW};
+    struct plan p = {0};
+
+    kube_time(NOW + 7, time);
+    snprintf(status, sizeof(status), FAILED, time);
+    v.vm = make_vm("Always", status);
+    assert_int_equal(plan_vm(&v, &p), 0);
+    assert_string_equal(what(&p), "status");
+    assert_string_equal(GET_TEXT(p.body, "status", "printableStatus"), "CrashLoopBackOff");
+    assert_int_equal(p.again_seconds, 7);
+    plan_done(&p);
+    v.now = NOW + 7;
+    assert_int_equal(plan_vm(&v, &p), 0);
+    assert_string_equal(what(&p), "start");
+    plan_done(&p);
+    json_decref(v.vm);
+}
+
+/* A status that is as it should be is not written again: of every status that a plan writes, the next plan is empty. */
+static void test_status_is_written_once(void **state)
+{
+    static const char *const phases[] = {"Pending",   "Scheduling", "Scheduled", "Running",
+                                         "Succeeded", "Failed",     "Unknown"};
+
+    for (size_t i = 0; i < ELEMENTSOF(phases); i++) {
+        struct view v = {.now = NOW, .vm = make_vm("Once", "{}"), .vmi = make_vmi(phases[i], true, false)};
+        struct plan p = {0};
+
+        assert_int_equal(plan_vm(&v, &p), 0);
+        assert_string_equal(what(&p), "status");
+        json_object_set(v.vm, "status", GET(p.body, "status"));
+        plan_done(&p);
+        v.now += 60;
+        assert_int_equal(plan_vm(&v, &p), 0);
+        assert_string_equal(what(&p), "nothing");
+        plan_done(&p);
+        json_decref(v.vm);
+        json_decref(v.vmi);
+    }
+}
+
+static void test_printable_status(void **state)
+{
+    static const struct {
+        const char *vmi, *wanted; /* status of a VMI; NULL: none */
+    } cases[] = {
+        {NULL, "Stopped"},
+        {"{}", "Starting"},
+        {"{\"phase\": \"Scheduling\"}", "Starting"},
+        {"{\"phase\": \"Scheduled\"}", "Starting"},
+        {"{\"phase\": \"Running\"}", "Running"},
+        {"{\"phase\": \"Running\", \"conditions\": [{\"type\": \"Paused\", \"status\": \"True\"}]}", "Paused"},
+        {"{\"phase\": \"Running\", \"migrationState\": {\"completed\": false}}", "Migrating"},
+        {"{\"phase\": \"Running\", \"migrationState\": {\"completed\": true}}", "Running"},
+        {"{\"phase\": \"Scheduling\", \"conditions\": [{\"type\": \"PodScheduled\", \"status\": \"False\", \"reason\": "
+         "\"Unschedulable\"}]}",
+         "ErrorUnschedulable"},
+        {"{\"phase\": \"Scheduling\", \"conditions\": [{\"type\": \"Synchronized\", \"status\": \"False\", \"reason\": "
+         "\"ErrImagePull\"}]}",
+         "ErrImagePull"},
+        {"{\"phase\": \"Pending\", \"conditions\": [{\"type\": \"Synchronized\", \"status\": \"False\", \"reason\": "
+         "\"FailedPvcNotFound\"}]}",
+         "ErrorPvcNotFound"},
+        {"{\"phase\": \"WaitingForSync\"}", "WaitingForReceiver"},
+        {"{\"phase\": \"Succeeded\"}", "Stopped"},
+        {"{\"phase\": \"Failed\"}", "Stopped"},
+        {"{\"phase\": \"Unknown\"}", "Unknown"},
+    };
+    json_t *vm = make_vm("Always", "{}");
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        json_t *vmi = cases[i].vmi ? json_pack("{s:{}, s:o}", "metadata", "status", parse(cases[i].vmi)) : NULL;
+
+        assert_string_equal(vm_printable_status(vm, vmi, "Always", NULL), cases[i].wanted);
+        if (vmi && !streq(cases[i].wanted, "Stopped")) {
+            json_object_set_new(MAKE(vmi, "metadata"), "deletionTimestamp", json_string("2026-01-01T00:00:00Z"));
+            assert_string_equal(vm_printable_status(vm, vmi, "Always", NULL), "Stopping");
+        }
+        json_decref(vmi);
+    }
+    json_object_set_new(MAKE(vm, "metadata"), "deletionTimestamp", json_string("2026-01-01T00:00:00Z"));
+    assert_string_equal(vm_printable_status(vm, NULL, "Always", NULL), "Terminating");
+    json_decref(vm);
+}
+
+/* Applying the patch to the one gives the other (RFC 7386), and equal objects give none. */
+static void apply(json_t *to, json_t *patch)
+{
+    const char *key;
+    json_t *value;
+    void *next;
+
+    json_object_foreach_safe (patch, next, key, value) {
+        if (json_is_null(value))
+            json_object_del(to, key);
+        else if (json_is_object(value) && json_is_object(json_object_get(to, key)))
+            apply(json_object_get(to, key), value);
+        else
+            json_object_set(to, key, value);
+    }
+}
+
+static void test_merge_diff(void **state)
+{
+    static const char *const values[] = {
+        "{}",
+        "{\"a\": 1}",
+        "{\"a\": {\"b\": 1}}",
+        "{\"a\": {\"b\": 1, \"c\": [1, 2]}, \"d\": \"x\"}",
+        "{\"a\": {\"c\": [1]}}",
+        "{\"a\": {\"b\": {\"e\": 1}}}",
+        "{\"d\": \"x\"}",
+    };
+
+    for (size_t i = 0; i < ELEMENTSOF(values); i++)
+        for (size_t k = 0; k < ELEMENTSOF(values); k++) {
+            json_t *before = parse(values[i]), *after = parse(values[k]), *patch = merge_diff(before, after);
+
+            assert_int_equal(patch == NULL, i == k);
+            if (patch)
+                apply(before, patch);
+            assert_true(json_equal(before, after));
+            json_decref(patch);
+            json_decref(before);
+            json_decref(after);
+        }
+}
+
+static void test_selectors(void **state)
+{
+    static const struct {
+        const char *selector;
+        bool matches;
+        const char *text;
+    } cases[] = {
+        {"{}", true, ""},
+        {"{\"matchLabels\": {\"a\": \"1\"}}", true, "a=1"},
+        {"{\"matchLabels\": {\"a\": \"2\"}}", false, "a=2"},
+        {"{\"matchLabels\": {\"a\": \"1\", \"x\": \"1\"}}", false, "a=1,x=1"},
+        {"{\"matchExpressions\": [{\"key\": \"a\", \"operator\": \"In\", \"values\": [\"0\", \"1\"]}]}", true,
+         "a in (0,1)"},
+        {"{\"matchExpressions\": [{\"key\": \"a\", \"operator\": \"NotIn\", \"values\": [\"1\"]}]}", false,
+         "a notin (1)"},
+        {"{\"matchExpressions\": [{\"key\": \"x\", \"operator\": \"NotIn\", \"values\": [\"1\"]}]}", true,
+         "x notin (1)"},
+        {"{\"matchExpressions\": [{\"key\": \"b\", \"operator\": \"Exists\"}]}", true, "b"},
+        {"{\"matchExpressions\": [{\"key\": \"b\", \"operator\": \"DoesNotExist\"}]}", false, "!b"},
+        {"{\"matchExpressions\": [{\"key\": \"b\", \"operator\": \"Maybe\"}]}", false, NULL},
+    };
+    json_t *labels = parse("{\"a\": \"1\", \"b\": \"2\"}");
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        json_t *selector = parse(cases[i].selector);
+        _cleanup_free_ char *text = selector_text(selector);
+
+        assert_int_equal(selector_matches(selector, labels), cases[i].matches);
+        if (cases[i].text)
+            assert_string_equal(text, cases[i].text);
+        json_decref(selector);
+    }
+    assert_false(selector_matches(NULL, labels));
+    json_decref(labels);
+}
+
+static void test_presets(void **state)
+{
+    json_t *presets =
+        parse("[{\"metadata\": {\"name\": \"p\"}, \"spec\": {\"selector\": {\"matchLabels\": {\"s\": \"1\"}},"
+              " \"domain\": {\"cpu\": {\"cores\": 2}, \"memory\": {\"guest\": \"1Gi\"}}}},"
+              " {\"metadata\": {\"name\": \"all\"}, \"spec\": {\"selector\": {}, \"domain\": {\"x\": 1}}},"
+              " {\"metadata\": {\"name\": \"q\"}, \"spec\": {\"selector\": {\"matchLabels\": {\"t\": \"1\"}},"
+              " \"domain\": {\"cpu\": {\"cores\": 4}}}}]");
+    json_t *metadata = parse("{\"labels\": {\"s\": \"1\"}}"), *spec = parse("{\"domain\": {\"cpu\": {\"cores\": 1}}}");
+    struct plan_event said = {0};
+
+    assert_int_equal(vmi_apply_presets(metadata, spec, presets, &said), 0);
+    assert_int_equal(GET_NUMBER(spec, "domain", "cpu", "cores"), 1); /* what the VMI has stays */
+    assert_string_equal(GET_TEXT(spec, "domain", "memory", "guest"), "1Gi");
+    assert_null(GET(spec, "domain", "x")); /* an empty selector selects nothing */
+    assert_string_equal(GET_TEXT(metadata, "annotations", "virtualmachinepreset.kubevirt.io/p"), API_VERSION);
+    assert_null(said.reason);
+    json_decref(metadata);
+    json_decref(spec);
+
+    metadata = parse("{\"labels\": {\"s\": \"1\", \"t\": \"1\"}}");
+    spec = parse("{\"domain\": {}}");
+    assert_int_equal(vmi_apply_presets(metadata, spec, presets, &said), 0);
+    assert_string_equal(said.reason, "PresetFailed");
+    assert_null(GET(spec, "domain", "memory"));
+    free(said.text);
+    json_decref(metadata);
+    json_decref(spec);
+    json_decref(presets);
+}
+
+static void test_times(void **state)
+{
+    char text[KUBE_TIME_SIZE], micro[KUBE_TIME_MICRO_SIZE];
+
+    kube_time(NOW, text);
+    assert_int_equal(kube_time_parse(text), NOW);
+    assert_int_equal(kube_time_parse("2026-01-01T00:00:00.123456Z"), kube_time_parse("2026-01-01T00:00:00Z"));
+    kube_time_micro(micro);
+    assert_in_range(kube_time_parse(micro), kube_now() - 2, kube_now());
+    assert_int_equal(kube_time_parse(NULL), -1);
+    assert_int_equal(kube_time_parse(""), -1);
+    assert_int_equal(kube_time_parse("2026-01-01"), -1);
+    assert_int_equal(kube_time_parse("2026-01-01T00:00:00+01:00"), -1);
+}
+
+static void test_trim(void **state)
+{
+    json_t *pod = parse("{\"kind\": \"Pod\", \"metadata\": {\"name\": \"p\", \"labels\": {}, \"ownerReferences\": []},"
+                        " \"spec\": {\"nodeName\": \"n\", \"containers\": [{}]}, \"status\": {\"phase\": \"Running\","
+                        " \"podIP\": \"1.2.3.4\", \"conditions\": [{\"type\": \"Ready\", \"status\": \"True\","
+                        " \"lastProbeTime\": null}, {\"type\": \"Initialized\", \"status\": \"True\"}],"
+                        " \"containerStatuses\": [{\"name\": \"compute\", \"image\": \"i\", \"state\": {\"running\": "
+                        "{\"startedAt\": \"x\"}}}]}}");
+    json_t *wanted =
+        parse("{\"metadata\": {\"name\": \"p\", \"ownerReferences\": []}, \"spec\": {\"nodeName\": \"n\"},"
+              " \"status\": {\"phase\": \"Running\", \"conditions\": [{\"type\": \"Ready\", \"status\": "
+              "\"True\"}], \"containerStatuses\": [{\"name\": \"compute\", \"state\": {\"running\": {}}}]}}");
+
+    trim_pod(pod, NULL);
+    assert_true(json_equal(pod, wanted));
+    json_decref(pod);
+    json_decref(wanted);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_strategies),
+        cmocka_unit_test(test_rerun_waits_for_a_request),
+        cmocka_unit_test(test_back_off),
+        cmocka_unit_test(test_no_start_before_its_time),
+        cmocka_unit_test(test_status_is_written_once),
+        cmocka_unit_test(test_printable_status),
+        cmocka_unit_test(test_merge_diff),
+        cmocka_unit_test(test_selectors),
+        cmocka_unit_test(test_presets),
+        cmocka_unit_test(test_times),
+        cmocka_unit_test(test_trim),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
