@@ -83,6 +83,12 @@
 /* A guest that nobody thawed, and that could not be thawed, is tried again. */
 #define THAW_RETRY_USEC (5 * USEC_PER_SEC)
 
+/* accessCredentials by the agent. */
+#define LIMIT_CREDENTIAL_BYTES     (256U * 1024) /* one key of a secret */
+#define CREDENTIALS_RETRY_MIN_USEC (5 * USEC_PER_SEC)
+#define CREDENTIALS_RETRY_MAX_USEC (300 * USEC_PER_SEC)
+#define CREDENTIALS_SETTLE_USEC    (100 * USEC_PER_MSEC) /* after a change, for the others of the same update */
+#define CREDENTIALS_LOOK_USEC      (60 * USEC_PER_SEC)   /* where the host gives no inotify instance */
 /* A guest that an I/O error stopped is resumed, at intervals that double (compat §5.5). */
 #define IO_RETRY_MIN_USEC (10 * USEC_PER_SEC)
 #define IO_RETRY_MAX_USEC (180 * USEC_PER_SEC)

@@ -29,6 +29,7 @@ static void on_guest_info(struct qga_client *agent, json_t *result, const struct
         return;
     d->agent_connected = true;
     guest_info_start(d->guest_info, d->agent);
+    credentials_start(d->credentials);
     event_log_add(d->events, "Agent", "Connected", json_pack("{s:s*}", "version", d->agent_version),
                   "the guest agent %s answers", d->agent_version ? d->agent_version : "");
 }
@@ -38,6 +39,7 @@ void domain_agent_channel(struct domain *d, bool open)
     if (!d->agent)
         return;
     guest_info_stop(d->guest_info);
+    credentials_stop(d->credentials);
     qga_client_reset(d->agent);
     d->agent_open = open;
     if (open) {

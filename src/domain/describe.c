@@ -100,6 +100,8 @@ static json_t *describe_metadata(const struct domain *d)
     json_t *metadata = json_pack("{s:s*}", "UID", d->vmi->uid);
 
     json_object_set_new(metadata, "GracePeriod", describe_grace(d));
+    if (credentials_get_result(d->credentials))
+        json_object_set(metadata, "AccessCredential", credentials_get_result(d->credentials));
     if (d->memory_dump)
         json_object_set(metadata, "MemoryDump", d->memory_dump);
     return json_pack("{s:o}", "KubeVirt", metadata);

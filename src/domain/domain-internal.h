@@ -81,6 +81,7 @@ struct domain {
     unsigned panic_count;
     json_t *panic_info;
     struct stats *stats;
+    struct credentials *credentials;
     json_t *memory_dump; /* KubeVirt's metadata of the last one; NULL: none */
 
     struct disk_op *disk_ops; /* the first one runs (disks.c) */
@@ -147,6 +148,16 @@ void domain_drop_block_job(struct domain *d);
 void domain_take_up_block_job(struct domain *d, const json_t *state);
 /* describe.c: VMI.status.interfaces, a new reference. */
 json_t *domain_interfaces_to_json(const struct domain *d);
+/* credentials.c: SSH keys and passwords of the manifest's secrets. All take NULL: there are none for the agent. */
+int credentials_new(struct domain *d, const char *secret_dir, struct credentials **ret);
+/* The agent answers, or the guest runs again: what is not in the guest yet is brought there. */
+void credentials_start(struct credentials *c);
+/* Before the agent's channel is reset or closed. */
+void credentials_stop(struct credentials *c);
+json_t *credentials_get_result(const struct credentials *c); /* borrowed, or NULL */
+json_t *credentials_to_state(const struct credentials *c);
+void credentials_take_up(struct credentials *c, const json_t *state);
+void credentials_free(struct credentials *c);
 /* statefile.c */
 int domain_write_state(const struct domain *d, struct error **ret_error);
 /* The same; a failure is logged, once until it works again. */

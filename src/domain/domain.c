@@ -46,7 +46,8 @@ int domain_new(sd_event *event, const struct domain_options *options, struct dom
     d->since_wall = realtime_usec();
     d->guest_info = guest_info_new(event, domain_guest_info_changed, d);
     d->stats = stats_new(d);
-    if (!d->guest_info || !d->stats || !d->dir || !d->accel_reason || (options->manifest && !d->manifest))
+    if (!d->guest_info || !d->stats || credentials_new(d, options->secret_dir, &d->credentials) < 0 || !d->dir ||
+        !d->accel_reason || (options->manifest && !d->manifest))
         return error_oom(ret_error);
     *ret = TAKE_PTR(d);
     return 0;
@@ -95,11 +96,13 @@ void domain_free(struct domain *d)
     domain_stop_helpers(d);
     CRASH_POINT("end-helpers");
     stop_done(&d->stop);
+    credentials_stop(d->credentials);
     qmp_client_free(d->qmp);
     domain_drop_block_job(d);
     domain_drop_disk_ops(d); /* after the monitor, whose last callbacks go to the one that runs */
     qga_client_free(d->agent);
     stats_free(d->stats); /* after the monitor, whose last callbacks go to it */
+    credentials_free(d->credentials);
     guest_info_free(d->guest_info);
     sd_event_source_disable_unref(d->thaw_timer);
     sd_event_source_disable_unref(d->clock_timer);

@@ -26,6 +26,7 @@ struct domain_options {
     const struct vmi *vmi;   /* borrowed; outlives the domain */
     struct machine *machine; /* taken */
     const char *dir;         /* the VM's private directory; exists; sockets and logs go there */
+    const char *secret_dir;  /* where secrets of access credentials are mounted (NAME-access-cred); NULL: nowhere */
     const char *manifest;    /* the applied spec as JSON text, for the state file; copied; NULL: cannot be adopted */
     enum machine_accel accel;
     const char *accel_reason;          /* for the status; copied */

@@ -37,6 +37,7 @@ static void on_resume(struct domain *d, json_t *data)
     if (d->agent_open && !d->agent_connected)
         domain_agent_channel(d, true); /* what it was asked while the guest was stopped had no answer */
     domain_set_guest_clock(d);
+    credentials_start(d->credentials);
 }
 
 static void on_suspend(struct domain *d, json_t *data)

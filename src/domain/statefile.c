@@ -45,6 +45,8 @@ static json_t *to_json(const struct domain *d)
     json_object_set_new(state, "accelReason", json_string(d->accel_reason));
     if (d->pause_volume)
         json_object_set_new(state, "pauseVolume", json_string(d->pause_volume));
+    if (d->io_retries)
+        json_object_set_new(state, "ioRetries", json_integer((json_int_t)d->io_retries));
     if (d->pause_error)
         json_object_set_new(state, "pauseError", json_string(d->pause_error));
     if (d->stop.phase != STOP_NONE) {
@@ -53,6 +55,7 @@ static json_t *to_json(const struct domain *d)
     }
     if (d->thaw_deadline_wall)
         json_object_set_new(state, "thawDeadline", usec(d->thaw_deadline_wall));
+    json_object_set_new(state, "accessCredentials", credentials_to_state(d->credentials));
     if (d->memory_dump)
         json_object_set(state, "memoryDump", d->memory_dump);
     if (d->block_job)
@@ -165,6 +168,8 @@ int domain_state_read(const char *dir, struct domain_state_file *ret, struct err
     s.disks = json_object_get(s.json, "disks");
     s.plug_serial = (unsigned)number(s.json, "plugSerial");
     s.guest_interfaces = json_object_get(s.json, "guestInterfaces");
+    s.access_credentials = json_object_get(s.json, "accessCredentials");
+    s.io_retries = (unsigned)number(s.json, "ioRetries");
     s.since_wall = number(s.json, "since");
     s.stop_asked_wall = number(s.json, "stopAsked");
     s.stop_deadline_wall = number(s.json, "stopDeadline");

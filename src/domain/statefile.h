@@ -26,8 +26,10 @@ struct domain_state_file {
     json_t *disks;        /* when they are not those of the manifest; or NULL */
     json_t *half_plugged; /* see struct domain; or NULL */
     unsigned plug_serial;
-    json_t *block_job;        /* a backup or mirror that runs; or NULL */
-    json_t *guest_interfaces; /* the agent's last answer to guest-network-get-interfaces, or NULL */
+    json_t *block_job;          /* a backup or mirror that runs; or NULL */
+    json_t *guest_interfaces;   /* the agent's last answer to guest-network-get-interfaces, or NULL */
+    json_t *access_credentials; /* or NULL */
+    unsigned io_retries;
 };
 
 /*

@@ -162,10 +162,12 @@ static int make_domain(struct launcher *l, const char *manifest, struct error **
 {
     const char *strategy = l->vmi->spec.start_strategy;
     _cleanup_free_ char *events = path_below(l->dir, "events.log");
+    _cleanup_free_ char *secrets = path_below(l->options.private_dir, "secret");
     struct domain_options o = {
         .vmi = l->vmi,
         .machine = TAKE_PTR(l->prepared.machine),
         .dir = l->dir,
+        .secret_dir = secrets,
         .manifest = manifest,
         .accel = l->prepared.accel.accel,
         .accel_reason = l->prepared.accel.text,
