@@ -87,7 +87,7 @@ static int rewrite_file(struct event_log *log)
     }
     if (text.failed)
         return -ENOMEM;
-    r = file_write_atomic(log->path, strbuf_text(&text), text.length, 0600, NULL);
+    r = file_replace(log->path, strbuf_text(&text), text.length, 0600, NULL);
     if (r < 0)
         return r;
     fd = open(log->path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW);

@@ -59,7 +59,7 @@ def make_volumes(private, count):
 class Launcher:
     """A pod's processes: virt-launcher, or the monitor and virt-launcher."""
 
-    def __init__(self, work, monitor=False, standalone=None, uid=UID, volumes=0):
+    def __init__(self, work, monitor=False, standalone=None, uid=UID, volumes=0, flags=()):
         self.work, self.uid, self.qemu = Path(work), uid, None
         self.work.mkdir(parents=True, exist_ok=True)
         self.private = self.work / "priv"
@@ -81,7 +81,7 @@ class Launcher:
             "--name", "tiny", "--namespace", "ns", "--uid", uid, "--run-as-nonroot", "--allow-emulation",
             "--kubevirt-share-dir", self.work / "share", "--private-dir", self.private, "--ephemeral-disk-dir",
             self.work / "eph", "--container-disk-dir", self.work / "cd", "--hotplug-disk-dir", self.work / "hp",
-            "--empty-disk-dir", self.work / "ed",
+            "--empty-disk-dir", self.work / "ed", *flags,
         ]]
         self.monitor = monitor
         self.spawn()

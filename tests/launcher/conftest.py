@@ -1,78 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """virt-launcher with a real guest, its directories below the test's own. Where it runs as PID 1's child is tests/pod's."""
-import os
-import signal
-import subprocess
-
 import pytest
-from vmlet_lab import PATIENCE, TOP, UID, Client, initramfs, is_alive, short_tmp, vmi, wait_until  # noqa: F401
-
-LAUNCHER = TOP / "build" / "src" / "launcher" / "virt-launcher"
-class Pod:
-    def __init__(self, tmp, initramfs):
-        self.tmp = tmp
-        self.process = None
-        self.qemu = None
-        boot = tmp / "cd" / "kernel-boot"
-        boot.mkdir(parents=True)
-        for name in ("vmlinuz", "initrd.img"):
-            os.symlink(initramfs / name, boot / name)
-        self.private = tmp / "priv"
-        self.dir = self.private / UID
-        self.socket = tmp / "share" / "sockets" / "launcher-sock"
-        self.log = tmp / "log"
-        self.clients = []
-
-    def start(self, *arguments, standalone=None, env=None):
-        """virt-launcher, until its socket is there."""
-        self.socket.unlink(missing_ok=True)
-        argv = [
-            LAUNCHER, "--name", "tiny", "--namespace", "ns", "--uid", UID, "--run-as-nonroot", "--allow-emulation",
-            "--kubevirt-share-dir", self.tmp / "share", "--private-dir", self.private, "--ephemeral-disk-dir",
-            self.tmp / "eph", "--container-disk-dir", self.tmp / "cd", "--hotplug-disk-dir", self.tmp / "hp",
-            "--empty-disk-dir", self.tmp / "ed", *arguments,
-        ]
-        environment = dict(os.environ, **(env or {}))
-        if standalone:
-            environment["STANDALONE_VMI"] = standalone
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                [str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-                start_new_session=True,
-            )
-        wait_until(lambda: self.socket.exists() or self.process.poll() is not None, "the command socket is there")
-        assert self.process.poll() is None, self.text()
-        return self
-
-    def client(self):
-        client = Client(self.socket)
-        self.clients.append(client)
-        return client
-
-    def boot(self, *arguments, append="", **spec):
-        self.start(*arguments)
-        client = self.client()
-        client.ok("SyncVirtualMachine", vmi=vmi(append, **spec))
-        self.qemu = client.ok("GetDomain")["vmlet"]["pid"]
-        return client
-
-    def wait_agent(self, client):
-        wait_until(lambda: client.ok("GetDomain")["vmlet"]["agentConnected"], "the agent answers")
-
-    def text(self):
-        return self.log.read_text() if self.log.exists() else ""
-
-    def end(self):
-        return self.process.wait(timeout=PATIENCE)
-
-    def close(self):
-        for client in self.clients:
-            client.close()
-        if self.process and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        if self.qemu and is_alive(self.qemu):
-            os.kill(self.qemu, signal.SIGKILL)
+from launcher_lab import LAUNCHER, Pod  # noqa: F401
+from vmlet_lab import initramfs, short_tmp  # noqa: F401
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import LAUNCHER
+from launcher_lab import LAUNCHER
 from vmlet_lab import UID, Client, is_alive, vmi, wait_until
 
 

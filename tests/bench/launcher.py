@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The launcher's own budgets: ready, Pause and GetDomain beside a raw monitor, QMP commands of a start, memory and rest.
+
+The raw peer of a round trip is the same QEMU with the same arguments, whose launcher was killed: this program talks to
+its monitor itself. Calls alternate, A B A B, and the budget is the ratio of the medians.
+"""
+import json
+import shutil
+import signal
+import socket
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from bench_common import monotonic_usec, row
+from peers import UID, Launcher, manifest, poll
+from pods import activity, memory
+
+READY_LIMIT_MS, PAUSE_LIMIT, GET_LIMIT, COMMANDS_LIMIT = 15.0, 1.2, 0.5, 8
+PRIVATE_LIMIT_MIB, DIRTY_LIMIT_MIB, CPU_LIMIT, WAKEUPS_LIMIT, KILL_LIMIT_MS = 3.0, 1.2, 0.05, 1.0, 250.0
+ROUNDS, CALLS = 9, 200
+SETTLE_SECONDS, IDLE_SECONDS = 60, 30
+
+
+class Monitor:
+    """QEMU's monitor, spoken to directly."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(60)
+        poll(lambda: self.connect(path), "the monitor")
+        self.file = self.socket.makefile("rwb")
+        self.file.readline()
+        self.call("qmp_capabilities")
+
+    def connect(self, path):
+        try:
+            self.socket.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+    def call(self, command):
+        self.file.write(b'{"execute": "%s"}\n' % command.encode())
+        self.file.flush()
+        while True:
+            answer = json.loads(self.file.readline())
+            if "return" in answer:
+                return answer["return"]
+            assert "event" in answer, answer
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+
+def once(call):
+    start = monotonic_usec()
+    call()
+    return monotonic_usec() - start
+
+
+def alternate(first, second, count):
+    """Times of two calls in turn."""
+    times = [], []
+    for _ in range(count):
+        times[0].append(once(first))
+        times[1].append(once(second))
+    return times
+
+
+def ready(work, rounds):
+    """Milliseconds from the exec until the socket has its name."""
+    took = []
+    for i in range(rounds + 1):
+        pod = Launcher(work / f"r{i}")
+        try:
+            poll(pod.socket.exists, "the command socket", pause=0.0001)
+            took.append((monotonic_usec() - pod.started) / 1000)
+        finally:
+            pod.close()
+    return took[1:]  # the first one reads the programs from the disk
+
+
+def start(folder, uid):
+    folder.mkdir()
+    pod = Launcher(folder, uid=uid)
+    pod.ready()
+    client = pod.client()
+    pod.sync(client, manifest(uid=uid))
+    return pod, client
+
+
+def round_trips(work):
+    """(ours, raw) of Pause and stop, and of GetDomain and query-status, in µs."""
+    pods = []
+    try:
+        pod, client = start(work / "a", UID)
+        pods.append(pod)
+        other, unused = start(work / "b", UID.replace("6f1b", "7f1b"))
+        pods.append(other)
+        unused.close()
+        other.process.send_signal(signal.SIGKILL)
+        other.process.wait()
+        raw = Monitor(other.dir / "qmp.sock")
+        pauses, stops = [], []
+        for _ in range(CALLS // 4):
+            pauses.append(once(lambda: client.ok("PauseVirtualMachine", vmi={})))
+            client.ok("UnpauseVirtualMachine", vmi={})
+            stops.append(once(lambda: raw.call("stop")))
+            raw.call("cont")
+        client.ok("PauseVirtualMachine", vmi={})  # a guest that boots would take the CPU from what is measured
+        raw.call("stop")
+        gets, queries = alternate(lambda: client.ok("GetDomain"), lambda: raw.call("query-status"), CALLS)
+        raw.close()
+    finally:
+        for pod in pods:
+            pod.close()
+    return pauses, stops, gets, queries
+
+
+def commands(work):
+    """The QMP commands that a start takes, from QEMU's own trace."""
+    work.mkdir()
+    trace, wrapper = work / "trace", work / "qemu-system-x86_64"
+    qemu = shutil.which("qemu-system-x86_64")
+    wrapper.write_text(f'#!/bin/sh\nexec {qemu} "$@" --trace handle_qmp_command,file={trace}\n')
+    wrapper.chmod(0o755)
+    found = []
+    for turn in range(2):  # what a QEMU can do is asked once for each binary, and kept
+        trace.unlink(missing_ok=True)
+        pod = Launcher(work / f"p{turn}", flags=("--qemu", str(wrapper)))
+        try:
+            pod.ready()
+            pod.sync(pod.client(), manifest())
+            found = [line for line in trace.read_text().splitlines() if "handle_qmp_command" in line]
+        finally:
+            pod.close()
+    return [json.loads(line[line.index("{"):])["execute"] for line in found]
+
+
+def at_rest(work):
+    """Memory after a minute, then CPU and wake-ups, of a monitor and a launcher whose guest has booted with its agent."""
+    pod = Launcher(work, monitor=True)
+    try:
+        pod.ready()
+        client = pod.client()
+        pod.sync(client, manifest())
+        poll(lambda: client.ok("GetDomain")["vmlet"]["agentConnected"], "the agent", pause=0.1)
+        client.close()
+        time.sleep(SETTLE_SECONDS)
+        pids = pod.own_pids()
+        used = memory(pids)
+        cpu, switches = activity(pids)
+        time.sleep(IDLE_SECONDS)
+        cpu2, switches2 = activity(pids)
+        client = pod.client()
+        killed = pod.kill_guest(client)
+    finally:
+        pod.close()
+    return used, (cpu2 - cpu) / IDLE_SECONDS, (switches2 - switches) / IDLE_SECONDS, killed
+
+
+def measure(options):
+    work = Path(tempfile.mkdtemp(prefix="vb."))
+    work.chmod(0o755)
+    try:
+        readies = ready(work, options.rounds or ROUNDS)
+        pauses, stops, gets, queries = round_trips(work)
+        names = commands(work / "c")
+        used, cpu, switches, killed = at_rest(work / "rest")
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    private = used["Private_Clean"] + used["Private_Dirty"]
+    median = statistics.median
+    return {
+        "name": "launcher", "what": f"budgets of the launcher; at rest after {SETTLE_SECONDS} s, over {IDLE_SECONDS} s",
+        "rows": [
+            row("exec of virt-launcher to its socket", readies, "ms"),
+            row("PauseVirtualMachine", pauses, "us"), row("raw QMP stop", stops, "us"),
+            row("GetDomain", gets, "us"), row("raw QMP query-status", queries, "us"),
+            row("monitor and launcher: PSS", [used["Pss"]], "MiB"),
+            row("monitor and launcher: private dirty", [used["Private_Dirty"]], "MiB"),
+            row("monitor and launcher: private clean", [used["Private_Clean"]], "MiB"),
+        ],
+        "notes": [f"QMP commands of a start: {', '.join(names)}"],
+        "budgets": [
+            {"name": "exec to socket ready, ms, median", "value": median(readies), "limit": READY_LIMIT_MS},
+            {"name": "Pause beside raw stop, ratio of medians", "value": median(pauses) / median(stops), "limit": PAUSE_LIMIT},
+            {"name": "GetDomain beside raw query-status, ratio of medians", "value": median(gets) / median(queries), "limit": GET_LIMIT},
+            {"name": "QMP commands until the guest runs", "value": len(names) or 1e9, "limit": COMMANDS_LIMIT},
+            {"name": "private memory, both processes, MiB", "value": private, "limit": PRIVATE_LIMIT_MIB},
+            {"name": "private dirty memory, both processes, MiB", "value": used["Private_Dirty"], "limit": DIRTY_LIMIT_MIB},
+            {"name": "CPU at rest, ms a second, agent polled", "value": cpu, "limit": CPU_LIMIT},
+            {"name": "wake-ups a second at rest, agent polled", "value": switches, "limit": WAKEUPS_LIMIT},
+            {"name": "kill to no process left, ms", "value": killed, "limit": KILL_LIMIT_MS},
+        ],
+    }
