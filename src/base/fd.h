@@ -35,6 +35,9 @@ int file_write_atomic(const char *path, const void *data, size_t length, mode_t 
 /* The same without fsync: for what is about processes or namespaces, which a loss of power ends as well. */
 /* The same without the fsync: whole for every process of this boot, whenever one is killed; after a crash of the machine
  * the file may be old or empty. For what is of no use after that, in a path where somebody waits for an answer. */
+/* The same without the fsync: whole for every process of this boot, whenever one is killed; after a crash of the
+ * machine the file may be old or empty. For what is of no use after that, in a path where somebody waits for an answer.
+ */
 int file_replace(const char *path, const void *data, size_t length, mode_t mode, struct error **ret_error);
 int fd_set_nonblocking(int fd, bool nonblocking);
 int fd_set_cloexec(int fd, bool cloexec);
