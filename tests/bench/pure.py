@@ -21,7 +21,11 @@ EXPLAIN_REFERENCE = 4.01e6
 BYTES_LIMIT = 1.25
 BYTES_REFERENCE = 204.8
 ANNOTATIONS = 4000
+SCHEMA_LIMIT = 1.25
+SCHEMA_REFERENCE = 52.5e6
 ROUNDS = 7
+LOAD = TOP / "build/tests/bench/schema-load"
+RECORDED = TOP / "tests/qmp/qmp-schema-7.2.json"
 
 
 def instructions(argv, folder, env):
@@ -70,17 +74,21 @@ def measure(options):
         slower = best(explain(large), rounds)
         speed = size / 1e6 / max((statistics.median(slower) - statistics.median(times)) / 1000, 1e-6)
         base = best([str(VMLET), "--version"], rounds)
+        schema = instructions([str(LOAD), str(RECORDED), "2"], folder, own) - instructions(
+            [str(LOAD), str(RECORDED), "1"], folder, own)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return {
         "name": "pure", "what": "instructions by callgrind, and time of the same", "notes": [],
         "rows": [
             row("vmlet --version", [nothing / 1e6], "M instr"), row("vmlet explain, besides", [one / 1e6], "M instr"),
-            row("decoding", [per_byte], "instr/B"), row("decoding", [speed], "MB/s"), row("vmlet --version", base, "ms"),
+            row("decoding", [per_byte], "instr/B"),
+            row("query-qmp-schema, read", [schema / 1e6], "M instr"), row("decoding", [speed], "MB/s"), row("vmlet --version", base, "ms"),
             row("vmlet explain", times, "ms"), row(f"vmlet explain, {size // 1000} kB more", slower, "ms"),
         ],
         "budgets": [
             {"name": "instructions of explain / reference", "value": one / EXPLAIN_REFERENCE, "limit": EXPLAIN_LIMIT},
             {"name": "instructions per byte decoded / reference", "value": per_byte / BYTES_REFERENCE, "limit": BYTES_LIMIT},
+            {"name": "instructions of reading the schema / reference", "value": schema / SCHEMA_REFERENCE, "limit": SCHEMA_LIMIT},
         ],
     }
