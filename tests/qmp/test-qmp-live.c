@@ -5,11 +5,21 @@
 #include <pty.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
 
 #include "base/child.h"
+#include "base/strv.h"
+
+#if defined(__SANITIZE_ADDRESS__) /* its quarantine keeps what is freed */
+#define MEMORY_IS_EXACT 0
+#elif defined(__has_feature)
+#define MEMORY_IS_EXACT !__has_feature(address_sanitizer)
+#else
+#define MEMORY_IS_EXACT 1
+#endif
 
 #define _cleanup_client_ _cleanup_(qmp_client_freep)
 #define _cleanup_agent_  _cleanup_(qga_client_freep)
@@ -265,6 +275,33 @@ static void test_killed(void **state)
     assert_int_equal(error_get_code(a.error), ERROR_CONNECTION);
 }
 
+/* A QEMU without a machine that has n monitors, and a client of each. */
+static void monitors_start(struct process *process, sd_event *event, struct qmp_client **clients, size_t n)
+{
+    _cleanup_(strv_freep) char **argv = NULL;
+    struct child_fd *fds = calloc(n, sizeof(*fds));
+    static const char *const first[] = {QEMU, "-machine", "none", "-nodefaults", "-display", "none"};
+    char text[2][48];
+    int pair[2];
+
+    assert_non_null(fds);
+    for (size_t i = 0; i < ELEMENTSOF(first); i++)
+        assert_return_code(strv_append(&argv, first[i]), 0);
+    for (size_t i = 0; i < n; i++) {
+        assert_return_code(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), errno);
+        fds[i] = (struct child_fd){.fd = pair[1], .target = 3 + (int)i};
+        assert_return_code(qmp_client_new(event, pair[0], &clients[i]), 0);
+        snprintf(text[0], sizeof(text[0]), "socket,id=m%zu,fd=%zu", i, 3 + i);
+        snprintf(text[1], sizeof(text[1]), "chardev=m%zu,mode=control", i);
+        for (int k = 0; k < 2; k++)
+            assert_true(strv_append(&argv, k ? "-mon" : "-chardev") >= 0 && strv_append(&argv, text[k]) >= 0);
+    }
+    process_start(process, argv, fds, n);
+    for (size_t i = 0; i < n; i++)
+        close(fds[i].fd);
+    free(fds);
+}
+
 /* Sixty-four sessions on this one thread: eight QEMUs with eight monitors each. */
 static void test_many_sessions(void **state)
 {
@@ -276,33 +313,8 @@ static void test_many_sessions(void **state)
     int want = 0;
 
     assert_return_code(event_new(&event), 0);
-    for (int i = 0; i < N_QEMUS; i++) {
-        char *argv[8 + 4 * N_EACH], text[N_EACH][2][48];
-        struct child_fd fds[N_EACH];
-        int n = 0, pair[2];
-
-        argv[n++] = (char *)QEMU;
-        argv[n++] = (char *)"-machine";
-        argv[n++] = (char *)"none";
-        argv[n++] = (char *)"-nodefaults";
-        argv[n++] = (char *)"-display";
-        argv[n++] = (char *)"none";
-        for (int k = 0; k < N_EACH; k++) {
-            assert_return_code(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), errno);
-            fds[k] = (struct child_fd){.fd = pair[1], .target = 3 + k};
-            assert_return_code(qmp_client_new(event, pair[0], &c[i * N_EACH + k]), 0);
-            snprintf(text[k][0], sizeof(text[k][0]), "socket,id=m%d,fd=%d", k, 3 + k);
-            snprintf(text[k][1], sizeof(text[k][1]), "chardev=m%d,mode=control", k);
-            argv[n++] = (char *)"-chardev";
-            argv[n++] = text[k][0];
-            argv[n++] = (char *)"-mon";
-            argv[n++] = text[k][1];
-        }
-        argv[n] = NULL;
-        process_start(&q[i], argv, fds, N_EACH);
-        for (int k = 0; k < N_EACH; k++)
-            close(fds[k].fd);
-    }
+    for (int i = 0; i < N_QEMUS; i++)
+        monitors_start(&q[i], event, c + i * N_EACH, N_EACH);
     for (int round = 0; round < 20; round++)
         for (int i = 0; i < N_QEMUS * N_EACH; i++, want++)
             qmp_client_invoke(c[i], "query-status", NULL, on_reply, &a);
@@ -312,6 +324,56 @@ static void test_many_sessions(void **state)
         qmp_client_free(c[i]);
     for (int i = 0; i < N_QEMUS; i++)
         process_end(&q[i]);
+}
+
+static void count_event(struct qmp_client *client, const char *name, json_t *data, uint64_t usec, void *userdata)
+{
+    assert_true(streq(name, "STOP") || streq(name, "RESUME"));
+    assert_true(usec > 0);
+    ++*(int *)userdata;
+}
+
+/*
+ * A million events. QEMU tells each of them to all of its monitors: sixty-four sessions on this thread get what one of
+ * them causes, by stopping and resuming the machine. Memory must not grow once the first hundredth has come.
+ */
+static void test_event_flood(void **state)
+{
+    enum { N = 64, BATCH = 50, COMMANDS = 15700 };
+    _cleanup_process_ struct process q = {0};
+    struct qmp_client *c[N];
+    _cleanup_event_ sd_event *event = NULL;
+    _cleanup_answer_ struct answer a = {0};
+    int events = 0, sent = 0;
+    struct rusage before = {0}, after;
+    uint64_t start;
+
+    assert_return_code(event_new(&event), 0);
+    monitors_start(&q, event, c, N);
+    for (int i = 0; i < N; i++) {
+        qmp_client_set_event_handler(c[i], count_event, &events);
+        qmp_client_invoke(c[i], "query-status", NULL, on_reply, &a);
+    }
+    turn_until(event, &a.count, N);
+    start = now_usec();
+    while (sent < COMMANDS) {
+        for (int i = 0; i < BATCH; i++, sent++)
+            qmp_client_invoke(c[0], sent % 2 ? "cont" : "stop", NULL, on_reply, &a);
+        turn_until(event, &a.count, N + sent);
+        turn_until(event, &events, N * sent);
+        if (sent == COMMANDS / 100 / BATCH * BATCH)
+            getrusage(RUSAGE_SELF, &before);
+    }
+    assert_non_null(a.result);
+    assert_int_equal(events, N * COMMANDS);
+    assert_true(events >= 1000000);
+    getrusage(RUSAGE_SELF, &after);
+    print_message("%d events in %.1f s, memory at most %ld KiB, of it %ld KiB after the first hundredth\n", events,
+                  (double)(now_usec() - start) / 1e6, after.ru_maxrss, after.ru_maxrss - before.ru_maxrss);
+    if (MEMORY_IS_EXACT)
+        assert_in_range(after.ru_maxrss, 0, before.ru_maxrss + 256);
+    for (int i = 0; i < N; i++)
+        qmp_client_free(c[i]);
 }
 
 /* ---- guest agent --------------------------------------------------------------------------------------------------
@@ -548,11 +610,13 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_pipeline),         cmocka_unit_test(test_uint64),
         cmocka_unit_test(test_fd_passing),       cmocka_unit_test(test_out_of_band),
         cmocka_unit_test(test_killed),           cmocka_unit_test(test_many_sessions),
-        cmocka_unit_test(test_agent_unix),       cmocka_unit_test(test_agent_serial),
-        cmocka_unit_test(test_agent_stopped),
+        cmocka_unit_test(test_event_flood),      cmocka_unit_test(test_agent_unix),
+        cmocka_unit_test(test_agent_serial),     cmocka_unit_test(test_agent_stopped),
     };
 
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
+    else
+        cmocka_set_skip_filter("test_event_flood"); /* a minute: when named */
     return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }

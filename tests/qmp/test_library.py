@@ -102,3 +102,13 @@ def test_guest_run(tmp_path, installed):
     finally:
         agent.kill()
         agent.wait()
+
+
+@pytest.mark.skipif(not QEMU, reason="no qemu-system-x86_64")
+@pytest.mark.timeout(600)
+def test_million_events():
+    """Of a real QEMU, to 64 sessions on one thread, without growth in memory; the program says the figures."""
+    done = subprocess.run([BUILD / "tests" / "qmp" / "test-qmp-live", "test_event_flood"], capture_output=True, text=True,
+                          check=False)
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0

@@ -205,6 +205,30 @@ def test_errors(vm, line, text):
     assert done.returncode == 1 and text in done.stderr, done.stderr
 
 
+@pytest.mark.skipif(not shutil.which("qemu-ga"), reason="no qemu-ga")
+def test_agents_channel(vm, tmp_path):
+    """The agent beside a monitor, and alone."""
+    path = tmp_path / "qga.sock"
+    agent = subprocess.Popen(["qemu-ga", "-m", "unix-listen", "-p", path, "-t", tmp_path, "-f", tmp_path / "pid"])
+    try:
+        end = time.monotonic() + WAIT
+        while not path.exists():
+            assert time.monotonic() < end and agent.poll() is None
+            time.sleep(0.01)
+        done = run(vm, "--json", "--agent", path, "-c", "agent guest-ping", "-c", "domifaddr", "-c", "domstate")
+        assert done.returncode == 0, done.stderr
+        ping, addresses, state = map(json.loads, done.stdout.splitlines())
+        assert ping == {} and state["status"] == "prelaunch"
+        assert any(row["address"].startswith("127.0.0.1/") for row in addresses)
+        done = run(path, "-N", "--json", "-c", "guest-info", "-c", "guest-shutdown", "-c", "query-status", "-c", "domstate")
+        assert done.returncode == 1 and json.loads(done.stdout)["supported_commands"]
+        errors = [json.loads(line)["error"] for line in done.stderr.splitlines()]
+        assert [e["code"] for e in errors] == ["NotAllowed", "NotAllowed", "NotSupported"]
+    finally:
+        agent.kill()
+        agent.wait()
+
+
 def test_json_errors(vm):
     error = json.loads(run(vm, "--json", "-c", "qom-get path=/nothing property=x").stderr)["error"]
     assert error["code"] == "QmpError" and error["class"] == "DeviceNotFound"
@@ -214,6 +238,7 @@ def test_arguments(vm, tmp_path):
     assert run(vm, "second").returncode == 2
     assert run(vm, "--nonsense").returncode == 2
     assert run(tmp_path / "nobody").returncode == 1
+    assert run(vm, "-N", "-H").returncode == 2
     assert "--write" in run(vm, "--help").stdout
 
 
