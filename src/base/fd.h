@@ -33,8 +33,9 @@ int file_read(const char *path, size_t limit, char **ret_data, size_t *ret_lengt
 /* Written aside, fsynced and renamed: a reader sees the old content or the new one. Mode as given. */
 int file_write_atomic(const char *path, const void *data, size_t length, mode_t mode, struct error **ret_error);
 /* The same without fsync: for what is about processes or namespaces, which a loss of power ends as well. */
-/* The same without the fsync: whole for every process of this boot, whenever one is killed; after a crash of the machine
- * the file may be old or empty. For what is of no use after that, in a path where somebody waits for an answer. */
+/* The same without the fsync: whole for every process of this boot, whenever one is killed; after a crash of the
+ * machine the file may be old or empty. For what is of no use after that, in a path where somebody waits for an answer.
+ */
 /* The same without the fsync: whole for every process of this boot, whenever one is killed; after a crash of the
  * machine the file may be old or empty. For what is of no use after that, in a path where somebody waits for an answer.
  */
