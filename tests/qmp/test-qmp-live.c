@@ -96,6 +96,7 @@ static struct qmp_client *client_start(struct process *process, sd_event **ret_e
 
     assert_return_code(event_new(ret_event), 0);
     assert_return_code(qmp_client_new(*ret_event, qemu_start(process), &client), 0);
+    qmp_client_set_timeout_factor(client, 10); /* QEMU answers once its machine is made: late on a busy host */
     return client;
 }
 
