@@ -82,6 +82,7 @@ const struct verb verbs[] = {
     ON_VM("softreboot", "ask the guest to reboot: by its agent, else by the power button", vm_options, verb_action),
     ON_VM("freeze", "freeze the guest's file systems for a backup", freeze_options, verb_freeze),
     ON_VM("unfreeze", "thaw the guest's file systems", vm_options, verb_action),
+    ON_VM("disk", "list the disks; plug in, unplug, grow and back up, change media", disk_options, verb_disk),
     ON_VM("stats", "print the VM's counters", data_options, verb_data),
     ON_VM("guestinfo", "print what the guest agent knows of its system", data_options, verb_data),
     ON_VM("screenshot", "write a picture of the guest's display", screenshot_options, verb_screenshot),

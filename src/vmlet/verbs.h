@@ -58,6 +58,7 @@ int verb_status(int argc, char **argv);
 int verb_action(int argc, char **argv);
 int verb_stop(int argc, char **argv);
 int verb_freeze(int argc, char **argv);
+int verb_disk(int argc, char **argv);
 int verb_data(int argc, char **argv);
 int verb_events(int argc, char **argv);
 int verb_timeline(int argc, char **argv);
@@ -69,5 +70,5 @@ int verb_version(int argc, char **argv);
 int verb_help(int argc, char **argv);
 
 extern const struct option_spec pod_print_options[], explain_options[], exec_options[], run_options[], smoke_options[],
-    status_options[], vm_options[], stop_options[], freeze_options[], data_options[], events_options[],
+    status_options[], vm_options[], stop_options[], freeze_options[], disk_options[], data_options[], events_options[],
     screenshot_options[], console_options[], probe_options[];

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real Debian from its disk: firmware, boot loader, systemd, cloud-init, agent, and an orderly end."""
+import base64
 import subprocess
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -16,13 +17,13 @@ def disk():
     return Path(done.stdout.strip())
 
 
-def smoke(tmp_path, manifest, disk, command):
+def smoke(tmp_path, manifest, disk, command, *arguments):
     """vmlet smoke; its result, after a look at what must hold for every run."""
     before = disk.stat()
     state = tmp_path / "state"
     done = subprocess.run(
         [VMLET, "smoke", str(manifest), "--disk", f"root={disk}", "--accel", "tcg", "--timeout", "15m", "--exec", command,
-         "--junit", str(tmp_path / "junit.xml"), "--state-dir", str(state)],
+         "--junit", str(tmp_path / "junit.xml"), "--state-dir", str(state), *arguments],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1100, check=False,
     )
     assert "the guest shut down" in done.stderr, done.stderr
@@ -83,3 +84,72 @@ def test_uefi_from_sata_with_a_cdrom(tmp_path, disk):
     done = smoke(tmp_path, manifest, disk, command)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["from-a-cdrom", "efi", "/dev/sda2", "rom"]
+
+
+SOURCES = {
+    "nocloud": """\
+      cloudInitNoCloud:
+        userDataBase64: {user}
+        networkDataBase64: {network}
+""",
+    "configdrive": """\
+      cloudInitConfigDrive:
+        userDataBase64: {user}
+""",
+}
+USER_DATA = "#cloud-config\nhostname: of-{name}\nwrite_files:\n- {{path: /etc/proof, content: \"read by {name}\\n\"}}\n"
+NETWORK = "version: 2\nethernets:\n  first:\n    match: {name: \"en*\"}\n    dhcp4: false\n    addresses: [192.0.2.7/24]\n"
+SEEDED = """\
+apiVersion: kubevirt.io/v1
+kind: VirtualMachineInstance
+metadata:
+  name: seeded
+spec:
+  terminationGracePeriodSeconds: 60
+  domain:
+    cpu: {{cores: 2}}
+    memory: {{guest: 1Gi}}
+    devices:
+      disks:
+        - {{name: root, disk: {{bus: virtio}}}}
+        - {{name: seed, disk: {{bus: virtio}}}}
+      interfaces:
+        - {{name: default, masquerade: {{}}}}
+  networks:
+    - {{name: default, pod: {{}}}}
+  accessCredentials:
+    - sshPublicKey:
+        source: {{secret: {{secretName: keys}}}}
+        propagationMethod: {{{method}: {{}}}}
+  volumes:
+    - name: root
+      containerDisk: {{image: "registry.example/debian:12"}}
+    - name: seed
+{source}"""
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAtMcpfNY+LAGfsp4eD60GH0fYKwxkRpcvZA/l0nm5jr of@vmlet"
+
+
+@pytest.mark.parametrize("name, wanted, method", [("nocloud", "nocloud", "noCloud"), ("configdrive", "configdrive", "configDrive")])
+def test_cloud_init_accepts(tmp_path, disk, name, wanted, method):
+    """cloud-init's own word for it: which data source, whether anything went wrong, and what came of it."""
+    user = base64.b64encode(USER_DATA.format(name=name).encode()).decode()
+    source = SOURCES[name].format(user=user, network=base64.b64encode(NETWORK.encode()).decode())
+    manifest = tmp_path / "seeded.yaml"
+    manifest.write_text(SEEDED.format(source=source, method=method))
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "id.pub").write_text(KEY + "\n")
+    command = READY + "cloud-init status --long; cat /run/cloud-init/cloud-id; hostname; cat /etc/proof; " \
+        "grep -ho 'of@vmlet' /home/*/.ssh/authorized_keys /root/.ssh/authorized_keys 2>/dev/null | head -n1; " \
+        "cloud-init query ds.meta_data.instance_id 2>/dev/null || cloud-init query instance_id; ip -4 -o addr show scope global | awk '{print $4}'"
+    done = smoke(tmp_path, manifest, disk, command, "--disk", f"keys-access-cred={tmp_path / 'keys'}")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "said").write_text(done.stdout)
+    assert "status: done" in done.stdout, done.stdout
+    detail = done.stdout.split("detail:")[1].splitlines()
+    assert "DataSource" in "".join(detail[:2]), done.stdout
+    assert {"nocloud": "DataSourceNoCloud", "configdrive": "DataSourceConfigDrive"}[name] in done.stdout, done.stdout
+    assert "errors: []" in done.stdout or "error" not in done.stdout.lower(), done.stdout
+    words = done.stdout.split()
+    assert wanted in words and f"of-{name}" in words and f"read by {name}" in done.stdout and "of@vmlet" in words
+    if name == "nocloud":
+        assert "192.0.2.7/24" in words, done.stdout
