@@ -69,6 +69,8 @@ int image_examine(const struct image_source *source, const char *qemu_img, const
  * for none; what speaks against a qcow2 header, NULL for nothing; the answer of qemu-img info. */
 const char *image_header_format(const unsigned char *header, size_t length);
 const char *image_qcow2_fault(const unsigned char *header, size_t length);
+/* Nothing in the header asks for a closer look; *ret_size is the virtual size. */
+bool image_qcow2_is_plain(const unsigned char *header, size_t length, uint64_t file_size, uint64_t *ret_size);
 int image_check_info(const char *text, const char *volume, const char *path, struct image *image,
                      struct error **ret_error);
 /* The examination will run qemu-img: the file has a header that is read. Only a hint about the time it takes. */

@@ -20,8 +20,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         memcpy(text, data, size);
         text[size] = '\0';
         format = image_header_format(header, size);
+        uint64_t virtual_size = 0;
         if (format && streq(format, "qcow2"))
             (void)image_qcow2_fault(header, size);
+        if (format && streq(format, "qcow2") && image_qcow2_is_plain(header, size, 1 << 20, &virtual_size))
+            assert(virtual_size > 0);
         if (image_check_info(text, "volume", "/image", &image, &error) == 0)
             assert(image.size > 0);
     }

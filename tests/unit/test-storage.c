@@ -571,6 +571,13 @@ static void make_qcow2(const char *path)
     free(run("qemu-img", "create", "-q", "-f", "qcow2", path, "16M"));
 }
 
+/* Valid, and with more in it than is looked at here: qemu-img's. */
+static void make_odd_qcow2(const char *path)
+{
+    make_qcow2(path);
+    free(run("qemu-img", "snapshot", "-c", "one", path));
+}
+
 static void hostile_backing(const char *path)
 {
     free(run("qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", "/etc/shadow", "-F", "raw", path, "1M"));
@@ -663,6 +670,82 @@ static void hostile_sparse(const char *path)
     put(path, "x");
     if (truncate(path, (off_t)1 << 60) < 0)
         assert_int_equal(errno, EFBIG);
+}
+
+/* Which images need no qemu-img: those that it makes, with the size that it tells; one odd number, and they do. */
+static void test_plain_headers(void **state)
+{
+    static const struct {
+        const char *options;
+        bool plain;
+    } rows[] = {
+        {"compat=1.1", true},
+        {"compat=0.10", true},
+        {"cluster_size=4096", true},
+        {"cluster_size=2M", true},
+        {"lazy_refcounts=on", true},
+        {"refcount_bits=1", true},
+        {"preallocation=metadata", true},
+        {"compression_type=zstd", false},
+        {"extended_l2=on", false},
+    };
+    static const struct {
+        off_t at;
+        const char *bytes;
+        size_t length;
+    } odd[] = {
+        {20, "\0\0\0\x08", 4},
+        {20, "\0\0\0\x16", 4},
+        {24, "\0\0\0\0\0\0\0\0", 8},
+        {24, "\0\0\0\x7f", 4},
+        {36, "\0\0\0\0", 4},
+        {36, "\0\x40\0\1", 4},
+        {40, "\0\0\0\1", 4},
+        {40, "\0\0\0\0\0\3\0\1", 8},
+        {48, "\0\0\0\0\0\0\0\0", 8},
+        {56, "\0\0\0\0", 4},
+        {56, "\0\0\1\0", 4},
+        {60, "\0\0\0\1", 4},
+        {72, "\0\0\0\0\0\0\0\1", 8},
+        {79, "\2", 1},
+        {87, "\2", 1},
+        {95, "\1", 1},
+        {99, "\7", 1},
+        {100, "\0\0\1\x70", 4},
+        {104, "\1", 1},
+        {112, "\x23\x85\x28\x75", 4},
+        {116, "\xff\xff\xff\xff", 4},
+    };
+    char directory[] = "/tmp/test-storage-XXXXXX";
+    _cleanup_free_ char *path = NULL;
+    unsigned char header[4096];
+
+    if (!has_program("qemu-img"))
+        skip();
+    assert_non_null(mkdtemp(directory));
+    assert_true(asprintf(&path, "%s/image", directory) > 0);
+    for (size_t i = 0; i < ELEMENTSOF(rows) + ELEMENTSOF(odd); i++) {
+        const char *options = i < ELEMENTSOF(rows) ? rows[i].options : "compat=1.1";
+        bool plain = i < ELEMENTSOF(rows) && rows[i].plain;
+        _cleanup_close_ int fd = -EBADF;
+        uint64_t size = 0;
+        struct stat st;
+
+        free(run("qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, "16777728"));
+        if (i >= ELEMENTSOF(rows))
+            patch(path, odd[i - ELEMENTSOF(rows)].at, odd[i - ELEMENTSOF(rows)].bytes,
+                  odd[i - ELEMENTSOF(rows)].length);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        assert_int_equal(fstat(fd, &st), 0);
+        assert_int_equal(pread(fd, header, sizeof(header), 0), sizeof(header));
+        if (image_qcow2_is_plain(header, sizeof(header), (uint64_t)st.st_size, &size) != plain)
+            fail_msg("row %zu (%s) is taken for %s", i, options, plain ? "odd" : "plain");
+        assert_true(!plain || size == 16777728);
+        /* cut short, its tables are not in it any more */
+        assert_false(image_qcow2_is_plain(header, sizeof(header), 4096, &size));
+        assert_false(image_qcow2_is_plain(header, 100, (uint64_t)st.st_size, &size));
+    }
+    remove_tree(directory);
 }
 
 static void test_hostile(void **state)
@@ -792,7 +875,7 @@ static void test_no_qemu_img(void **state)
     pod_init(&pod);
     pod_load(&pod, "", disks,
              "  - {name: a, containerDisk: {image: x}}\n  - {name: b, cloudInitNoCloud: {userData: x}}\n");
-    make_qcow2(in(&pod, "container-disks/disk_0.img"));
+    make_odd_qcow2(in(&pod, "container-disks/disk_0.img"));
     options = (struct storage_options){.paths = pod.paths, .qemu_img = "/nonexistent/qemu-img", .owner_uid = ~0U};
     assert_int_equal(storage_plan(pod.vmi, &options, &pod.storage, &pod.faults, &pod.error), 0);
     assert_int_equal(storage_prepare(pod.storage, &pod.error), -ENOENT);
@@ -826,7 +909,7 @@ static void test_bad_qemu_img(void **state)
 
         pod_init(&pod);
         pod_load(&pod, "", disks, "  - {name: vol, containerDisk: {image: a}}\n");
-        make_qcow2(in(&pod, "container-disks/disk_0.img"));
+        make_odd_qcow2(in(&pod, "container-disks/disk_0.img"));
         assert_true(asprintf(&script, "#!/bin/sh\n%s\n", rows[i].script) > 0);
         put(in(&pod, "fake"), script);
         chmod(in(&pod, "fake"), 0755);
@@ -883,6 +966,7 @@ int main(void)
         cmocka_unit_test(test_cloud_init),
         cmocka_unit_test(test_trees),
         cmocka_unit_test(test_metrics_disk),
+        cmocka_unit_test(test_plain_headers),
         cmocka_unit_test(test_hostile),
         cmocka_unit_test(test_hostile_tree),
         cmocka_unit_test(test_full_file_system),

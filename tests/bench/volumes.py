@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What volumes add to a start: eight containerDisks (qcow2, each examined and given an overlay) beside one."""
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from bench_common import row
+from peers import Launcher, manifest
+
+ROUNDS = 15
+LIMIT_MS = 20.0
+
+
+def spec_of(count):
+    made = manifest()
+    made["spec"]["domain"]["devices"]["disks"] = [{"name": f"v{i}", "disk": {"bus": "virtio"}} for i in range(count)]
+    made["spec"]["volumes"] = [{"name": f"v{i}", "containerDisk": {"image": "x"}} for i in range(count)]
+    return made
+
+
+def once(work, count):
+    """Milliseconds from SyncVirtualMachine to the guest running, and of them those that storage took."""
+    pod = Launcher(work)
+    try:
+        pod.ready()
+        client = pod.client()
+        took = pod.sync(client, spec_of(count))
+        marks = pod.marks(client)
+        pod.kill_guest(client)
+        return took, marks["storage"] - marks["manifest"]
+    finally:
+        pod.close()
+
+
+def measure(options):
+    rounds = options.rounds or ROUNDS
+    work = Path(tempfile.mkdtemp(prefix="vb."))
+    work.chmod(0o755)
+    found = {1: [], 8: []}
+    try:
+        for i in range(8):
+            (work / "cd").mkdir(exist_ok=True)
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", work / "cd" / f"disk_{i}.img", "1G"], check=True)
+        for number in range(rounds):
+            print(f"volumes: round {number + 1} of {rounds}", file=sys.stderr)
+            for count in (1, 8) if number % 2 else (8, 1):
+                found[count].append(once(work, count))
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    total = {n: [t for t, _ in values] for n, values in found.items()}
+    storage = {n: [s for _, s in values] for n, values in found.items()}
+    added = statistics.median(total[8]) - statistics.median(total[1])
+    least = min(total[8]) - min(total[1])
+    return {
+        "name": "volumes", "what": f"start with 1 and 8 containerDisks, {rounds} interleaved rounds",
+        "rows": [row(f"manifest to running, {n} volume{'s' * (n > 1)}", total[n], "ms") for n in (1, 8)]
+        + [row(f"of it src/storage, {n} volume{'s' * (n > 1)}", storage[n], "ms") for n in (1, 8)],
+        "budgets": [{"name": "8 volumes over 1, ms, least of each", "value": least, "limit": LIMIT_MS},
+                    {"name": "8 volumes over 1, ms, medians", "value": added, "limit": LIMIT_MS}],
+    }
