@@ -175,6 +175,31 @@ static int run_commands(struct shell *shell, const struct arguments *a)
     return code;
 }
 
+/* Which VM this is, before anything is done to it. */
+static void greet(struct shell *shell)
+{
+    json_t *name = NULL, *status = NULL;
+    const char *what;
+
+    shell->asking = true;
+    if (!shell->agent) {
+        (void)shell_call(shell, "query-name", NULL, &name, NULL);
+        (void)shell_call(shell, "query-status", NULL, &status, NULL);
+    }
+    shell->asking = false;
+    fprintf(shell->out, "Connected to %s%s. `help` for help.\n", session_name(shell->session),
+            shell->write ? "" : ", read-only");
+    what = json_string_value(json_object_get(name, "name"));
+    if (status) {
+        render_text(shell->out, what ? what : "This VM");
+        fputs(" is ", shell->out);
+        render_text(shell->out, json_string_value(json_object_get(status, "status")));
+        fputs(".\n", shell->out);
+    }
+    json_decref(name);
+    json_decref(status);
+}
+
 static int run(struct shell *shell, const struct arguments *a)
 {
     _cleanup_error_ struct error *error = NULL;
@@ -206,8 +231,7 @@ static int run(struct shell *shell, const struct arguments *a)
         sd_event_source_disable_unref(interrupt);
         return code;
     }
-    fprintf(shell->out, "Connected to %s%s. `help` for help.\n", session_name(shell->session),
-            shell->write ? "" : ", read-only");
+    greet(shell);
     if (terminal_run(shell, &error) < 0) {
         shell_print_error(shell, error);
         return (int)error_exit_code(error);

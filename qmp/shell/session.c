@@ -328,6 +328,24 @@ int session_call_agent(struct session *session, const char *command, json_t *arg
     return 0;
 }
 
+int session_get_domain(struct session *session, json_t **ret_result, struct error **ret_error)
+{
+    struct waiting *w;
+    int r;
+
+    if (!session->rpc)
+        return error_set(ret_error, ERROR_NOT_SUPPORTED, EOPNOTSUPP, "only a command server knows more than QEMU");
+    w = waiting_new();
+    if (!w)
+        return error_oom(ret_error);
+    r = rpc_client_call_async(session->rpc, "GetDomain", NULL, TIMEOUT_QMP_DEFAULT_USEC, on_rpc_answer, w);
+    if (r < 0) {
+        free(w);
+        return error_errno(ret_error, r, "cannot ask the command server");
+    }
+    return wait_for(session, w, "GetDomain", ret_result, ret_error);
+}
+
 static int on_sleep_end(sd_event_source *s, uint64_t usec, void *userdata)
 {
     ((struct waiting *)userdata)->done = true;

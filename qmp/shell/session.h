@@ -31,6 +31,8 @@ int session_call(struct session *session, const char *command, json_t *arguments
                  struct error **ret_error);
 int session_call_agent(struct session *session, const char *command, json_t *arguments, json_t **ret_result,
                        struct error **ret_error);
+/* What the command server says of the VM: the answer of GetDomain. ERROR_NOT_SUPPORTED with a monitor. */
+int session_get_domain(struct session *session, json_t **ret_result, struct error **ret_error);
 /* The call that waits, if there is one, ends now: true. */
 bool session_interrupt(struct session *session);
 bool session_is_busy(const struct session *session);

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/limits.h"
+#include "base/nearest.h"
 #include "base/strbuf.h"
 #include "base/strv.h"
 #include "qmp/shell/line.h"
@@ -140,15 +141,36 @@ static void show_command(struct shell *shell, const char *command, const json_t 
     json_decref(json);
 }
 
+static int unknown_command(struct shell *shell, const char *command, struct error **ret_error)
+{
+    json_t *known = qmp_schema_list(shell->schema, "command"), *name;
+    _cleanup_(strv_freep) char **names = NULL;
+    const char *nearest;
+    size_t i;
+    int r;
+
+    json_array_foreach (known, i, name)
+        strv_append(&names, json_string_value(name));
+    for (const struct view *v = shell_views(); v->name; v++)
+        strv_append(&names, v->name);
+    for (const struct shell_word *w = shell_words(); w->name; w++)
+        strv_append(&names, w->name);
+    nearest = names ? nearest_name(command, (const char *const *)names) : NULL;
+    r = error_set(ret_error, ERROR_NOT_FOUND, ENOENT, "%s: this QEMU has no such command%s%s%s", command,
+                  nearest ? " (did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?)" : "");
+    if (ret_error && !nearest)
+        error_set_remedy(*ret_error, "`help` lists the shell's words, and `help PATTERN` QEMU's commands");
+    json_decref(known);
+    return r;
+}
+
 int shell_call(struct shell *shell, const char *command, json_t *arguments, json_t **ret_result,
                struct error **ret_error)
 {
     int r = 0;
 
     if (shell->schema && !qmp_schema_has_command(shell->schema, command)) {
-        r = error_set(ret_error, ERROR_NOT_FOUND, ENOENT, "%s: this QEMU has no such command", command);
-        if (ret_error)
-            error_set_remedy(*ret_error, "`help` lists the shell's words, and TAB the commands");
+        r = unknown_command(shell, command, ret_error);
     } else if (!shell->write && !qmp_command_is_read_only(command, arguments)) {
         r = error_set(ret_error, ERROR_NOT_ALLOWED, EPERM, "%s may change the VM, and this shell is read-only",
                       command);

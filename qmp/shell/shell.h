@@ -55,7 +55,9 @@ const struct shell_word *shell_words(void);
 /* ---- views: what people ask of virsh ---- */
 struct view {
     const char *name, *arguments, *help;
-    const char *columns; /* "name:title …" for a list; NULL: names and values */
+    /* For a list "name:title …", ":size" behind what is a number of bytes. For an object "" for a line each, or "=
+     * PATTERN…" with the names of what is a number of bytes. NULL: a tree. */
+    const char *columns;
     int (*get)(struct shell *shell, char **words, json_t **ret, struct error **ret_error);
 };
 const struct view *shell_views(void);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What people ask of virsh, one word each: made of QEMU's own answers. */
 #include <fnmatch.h>
+#include <time.h>
 
 #include "base/fd.h"
 #include "base/strbuf.h"
@@ -38,17 +39,42 @@ static void put_of(json_t *object, const char *name, json_t *reply, const char *
     json_decref(reply);
 }
 
+/* What QEMU does not know: since when and why, which volume failed, what is being done about it. */
+static void put_served_state(json_t *row, const json_t *domain)
+{
+    static const char *const names[][2] = {{"volume", "io-error-volume"},
+                                           {"errno", "io-error"},
+                                           {"attempts", "resume-attempts"},
+                                           {"nextTry", "next-resume"}};
+    const json_t *status = json_object_get(json_object_get(domain, "domain"), "Status");
+    const json_t *extra = json_object_get(domain, "vmlet"), *failed = json_object_get(extra, "ioError");
+
+    put(row, "state", status ? json_object_get(status, "Status") : NULL);
+    put(row, "reason", json_object_get(status, "Reason"));
+    put(row, "since", json_object_get(extra, "since"));
+    for (size_t i = 0; i < ELEMENTSOF(names); i++)
+        put(row, names[i][1], json_object_get(failed, names[i][0]));
+    put(row, "stopping", json_object_get(json_object_get(extra, "stopping"), "why"));
+    put(row, "outcome", json_object_get(extra, "outcome"));
+    if (!status)
+        json_object_set_new(row, "state", json_string("NoState"));
+}
+
 static int get_domstate(struct shell *sh, char **words, json_t **ret, struct error **ret_error)
 {
-    json_t *status = NULL;
-    int r = must_ask(sh, "query-status", NULL, &status, ret_error);
+    json_t *status = NULL, *domain = NULL;
+    bool served = session_get_domain(sh->session, &domain, NULL) >= 0;
+    int r = must_ask(sh, "query-status", NULL, &status, served ? NULL : ret_error);
 
-    if (r < 0)
+    if (r < 0 && !served) /* the server also knows the state of a VM that has no monitor any more, or not yet */
         return r;
     *ret = json_object();
     put(*ret, "status", json_object_get(status, "status"));
     put(*ret, "running", json_object_get(status, "running"));
+    if (served)
+        put_served_state(*ret, domain);
     json_decref(status);
+    json_decref(domain);
     return 0;
 }
 
@@ -372,6 +398,70 @@ static int get_dommemstat(struct shell *sh, char **words, json_t **ret, struct e
     return 0;
 }
 
+/* Everything that is counted, in one answer. */
+static int get_domstats(struct shell *sh, char **words, json_t **ret, struct error **ret_error)
+{
+    static const struct {
+        const char *name;
+        int (*get)(struct shell *sh, char **words, json_t **ret, struct error **ret_error);
+    } parts[] = {{"state", get_domstate},
+                 {"memory", get_dommemstat},
+                 {"block", get_domblkstat},
+                 {"block-sizes", get_domblkinfo},
+                 {"net", get_domifstat}};
+    char *none[2] = {words[0], NULL};
+
+    *ret = json_object();
+    for (size_t i = 0; i < ELEMENTSOF(parts); i++) {
+        json_t *part = NULL;
+        int r = parts[i].get(sh, none, &part, i == 0 ? ret_error : NULL);
+
+        if (r < 0 && i == 0) {
+            json_decref(*ret);
+            return r;
+        }
+        if (r >= 0)
+            json_object_set_new(*ret, parts[i].name, part);
+    }
+    return 0;
+}
+
+/* ---- what only the guest knows --------------------------------------------------------------------------------------
+ */
+
+static int get_domtime(struct shell *sh, char **words, json_t **ret, struct error **ret_error)
+{
+    json_t *reply = NULL;
+    char stamp[40] = "";
+    struct timespec here;
+    struct tm tm;
+    json_int_t now;
+    time_t seconds;
+    int r = shell_call_agent(sh, "guest-get-time", NULL, &reply, ret_error);
+
+    if (r < 0)
+        return r;
+    clock_gettime(CLOCK_REALTIME, &here);
+    now = json_integer_value(reply); /* nanoseconds */
+    json_decref(reply);
+    seconds = (time_t)(now / 1000000000);
+    if (gmtime_r(&seconds, &tm))
+        strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ", &tm);
+    *ret = json_pack("{s:s, s:I, s:f}", "time", stamp, "nanoseconds", now, "ahead-of-host",
+                     (double)now / 1e9 - (double)here.tv_sec - (double)here.tv_nsec / 1e9);
+    return 0;
+}
+
+static int get_domhostname(struct shell *sh, char **words, json_t **ret, struct error **ret_error)
+{
+    return shell_call_agent(sh, "guest-get-host-name", NULL, ret, ret_error);
+}
+
+static int get_domfsinfo(struct shell *sh, char **words, json_t **ret, struct error **ret_error)
+{
+    return shell_call_agent(sh, "guest-get-fsinfo", NULL, ret, ret_error);
+}
+
 static int get_vcpuinfo(struct shell *sh, char **words, json_t **ret, struct error **ret_error)
 {
     json_t *reply = NULL, *cpu, *value;
@@ -484,26 +574,32 @@ static int get_capabilities(struct shell *sh, char **words, json_t **ret, struct
 }
 
 static const struct view views[] = {
-    {"dominfo", "", "name, state, CPUs, memory, accelerator, version", "", get_dominfo},
-    {"domstate", "", "running, paused, shutdown, io-error…", "", get_domstate},
+    {"dominfo", "", "name, state, CPUs, memory, accelerator, version", "= *-bytes", get_dominfo},
+    {"domstate", "", "running, paused, shutdown, io-error…; why and since when", "", get_domstate},
     {"domblklist", "[DEVICE]", "disks and their images",
      "device:Device node:Node format:Format read-only:Read-only file:File", get_domblklist},
     {"domblkinfo", "[DEVICE]", "sizes of the images",
-     "device:Device capacity:Capacity allocation:Allocation format:Format file:File", get_domblkinfo},
+     "device:Device capacity:Capacity:size allocation:Allocation:size format:Format file:File", get_domblkinfo},
     {"domblkstat", "[DEVICE]", "operations and bytes of the disks",
-     "device:Device rd_operations:Reads rd_bytes:Read-bytes wr_operations:Writes wr_bytes:Write-bytes "
+     "device:Device rd_operations:Reads rd_bytes:Read:size wr_operations:Writes wr_bytes:Written:size "
      "flush_operations:Flushes failed_rd_operations:Read-errors failed_wr_operations:Write-errors",
      get_domblkstat},
     {"domblkerror", "[DEVICE]", "disks with an I/O error", "device:Device io-status:Status file:File", get_domblkerror},
     {"domiflist", "", "network cards", "device:Device model:Model mac:MAC netdev:Netdev backend:Backend host:Host",
      get_domiflist},
     {"domifstat", "", "bytes and packets of the network cards, from the host's tap devices",
-     "device:Device host:Host rx-bytes:RX-bytes rx-packets:RX-packets rx-dropped:RX-dropped tx-bytes:TX-bytes "
+     "device:Device host:Host rx-bytes:RX:size rx-packets:RX-packets rx-dropped:RX-dropped tx-bytes:TX:size "
      "tx-packets:TX-packets tx-dropped:TX-dropped",
      get_domifstat},
     {"domifaddr", "", "addresses, from the guest agent", "interface:Interface mac:MAC family:Family address:Address",
      get_domifaddr},
-    {"dommemstat", "", "memory, with the balloon's statistics", "", get_dommemstat},
+    {"dommemstat", "", "memory, with the balloon's statistics", "= *memory* actual stat-swap-* *caches",
+     get_dommemstat},
+    {"domstats", "", "all that is counted, in one answer", NULL, get_domstats},
+    {"domtime", "", "the guest's clock, and how many seconds it is ahead, from the guest agent", "", get_domtime},
+    {"domhostname", "", "the guest's name of itself, from the guest agent", NULL, get_domhostname},
+    {"domfsinfo", "", "the guest's file systems, from the guest agent",
+     "mountpoint:Mounted-at name:Device type:Type used-bytes:Used:size total-bytes:Size:size", get_domfsinfo},
     {"vcpuinfo", "", "vCPUs and their host threads", NULL, get_vcpuinfo},
     {"dumpmachine", "", "the whole machine as JSON", NULL, get_dumpmachine},
     {"argv", "", "QEMU's command line, one argument a line", NULL, get_argv},

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The shell's own words: help, events, watch, record, replay, exit. */
+#include <fnmatch.h>
 #include <stdlib.h>
 
 #include "base/limits.h"
@@ -41,6 +42,25 @@ static void help_read_only(struct shell *sh)
     }
 }
 
+/* QEMU's commands that match the pattern. */
+static int help_commands(struct shell *sh, const char *pattern, struct error **ret_error)
+{
+    json_t *names = sh->schema ? qmp_schema_list(sh->schema, "command") : NULL, *name;
+    size_t i, found = 0;
+
+    json_array_foreach (names, i, name) {
+        if (fnmatch(pattern, json_string_value(name), 0) != 0)
+            continue;
+        found++;
+        fprintf(sh->out, "%-40s%s\n", json_string_value(name),
+                qmp_command_is_read_only(json_string_value(name), NULL) ? " read-only" : "");
+    }
+    json_decref(names);
+    return found
+               ? 0
+               : error_set(ret_error, ERROR_NOT_FOUND, ENOENT, "help: no command of this QEMU is like \"%s\"", pattern);
+}
+
 static int run_help(struct shell *sh, char **words, const char *rest, struct error **ret_error)
 {
     char *text;
@@ -49,6 +69,8 @@ static int run_help(struct shell *sh, char **words, const char *rest, struct err
         help_read_only(sh);
         return 0;
     }
+    if (words[1] && strpbrk(words[1], "*?["))
+        return help_commands(sh, words[1], ret_error);
     if (words[1]) {
         text = sh->schema ? qmp_schema_help(sh->schema, words[1]) : NULL;
         if (text) {
@@ -118,7 +140,7 @@ static int run_events(struct shell *sh, char **words, const char *rest, struct e
     if (words[1] && streq(words[1], "--list")) {
         json_t *rows = shell_list_events(sh);
 
-        shell_print_result(sh, rows, "name:Event qmp:QEMU's sent:Sent-here what:Meaning");
+        shell_print_result(sh, rows, "name:Event sent:Sent-here what:Meaning qmp:QEMU's");
         json_decref(rows);
         return 0;
     }
@@ -229,7 +251,9 @@ static int run_exit(struct shell *sh, char **words, const char *rest, struct err
 }
 
 static const struct shell_word shell_word_table[] = {
-    {"help", "[COMMAND]", "this, or what a command takes and returns; --read-only: what needs no --write", run_help},
+    {"help", "[COMMAND]",
+     "this, or what a command takes and returns; with a pattern: QEMU's commands; --read-only: what needs no --write",
+     run_help},
     {"events", "[NAME…|off]",
      "which are shown: QEMU's names, virsh's, or patterns; --list: names; --past: what the "
      "command server keeps",

@@ -42,11 +42,18 @@ def pod(start):  # noqa: F811
 def test_finds_the_pods_vm(pod):
     info, state, argv, disks, nics = pod.shell.ask("dominfo", "domstate", "argv", "domblklist", "domiflist")
     assert info["name"] == "default_ubuntu-amd" and info["memory-bytes"] == 256 << 20
-    assert state == {"status": "running", "running": True}
+    assert state["status"] == "running" and state["running"] and state["state"] == "Running" and state["since"]
     assert "qemu-system" in argv[0] and disks == [] and isinstance(nics, list)
     assert "Connected" not in pod.shell.run("-c", "domstate").stdout
     log = pod.log()
     assert "QMP query-status from pid" in log and "uid 107" in log
+
+
+def test_what_the_guest_says(pod):
+    clock, name, stats = pod.shell.ask("domtime", "domhostname", "domstats")
+    assert abs(clock["ahead-of-host"]) < 24 * 3600 and clock["time"].endswith("Z")
+    assert name["host-name"]
+    assert stats["state"]["state"] == "Running" and stats["memory"]["base-memory"] == 256 << 20
 
 
 def test_agent_by_the_command_server(pod):
@@ -93,5 +100,7 @@ def test_past_events(pod):
 def test_no_vm_in_the_pod(start):  # noqa: F811
     pod = start()
     pod.client()
-    done = Shell(pod).run("-c", "domstate")
+    shell = Shell(pod)
+    assert shell.ask("domstate") == [{"state": "NoState"}]
+    done = shell.run("-c", "dominfo", "-c", "query-status")
     assert done.returncode == 1 and "not allowed in the state" in done.stderr

@@ -114,6 +114,30 @@ def test_table(vm):
     assert "status   prelaunch\n" in done.stdout
 
 
+def test_for_people(vm):
+    """Sizes as people say them, long lists folded, a table of virsh's events, QEMU's commands by pattern."""
+    done = run(vm, "-c", "domblkinfo", "-c", "dommemstat", "-c", "query-rx-filter name=nic0", "-c", "events --list",
+               "-c", "help block-job-*", "-c", "domstats")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"disk0 +1 MiB +\S+ (B|KiB) +file", done.stdout)
+    assert re.search(r"base-memory +64 MiB \(67108864\)", done.stdout)
+    assert '"vlan-table": [4095…0]' in done.stdout
+    assert re.search(r"io-error-reason +yes +\S.*BLOCK_IO_ERROR", done.stdout)
+    assert re.search(r"metadata-change +no ", done.stdout)
+    assert "block-job-cancel" in done.stdout and '"rd_operations": 0' in done.stdout
+    listed = {row["name"] for row in ask(vm, "events --list")[0]}
+    assert listed == VIRSH_EVENTS
+
+
+# `virsh event --list`
+VIRSH_EVENTS = set("""
+lifecycle reboot rtc-change watchdog io-error graphics io-error-reason control-error block-job disk-change tray-change
+pm-wakeup pm-suspend balloon-change pm-suspend-disk device-removed block-job-2 tunable agent-lifecycle device-added
+migration-iteration job-completed device-removal-failed metadata-change block-threshold memory-failure
+memory-device-size-change
+""".split())
+
+
 def test_unknown_disk(vm):
     done = run(vm, "-c", "domblkinfo nothing")
     assert done.returncode == 1 and 'no disk "nothing"' in done.stderr
@@ -189,6 +213,10 @@ def test_typed_number_is_sent_exactly(tmp_path):
 
 @pytest.mark.parametrize("line, text", [
     ("no-such-command", "no such command"),
+    ("domblkinf", 'did you mean "domblkinfo"?'),
+    ("query-sttaus", 'did you mean "query-status"?'),
+    ("help no-*-such", "no command of this QEMU"),
+    ("events --past", "only the command server of a VM does"),
     ("block_resize node-name=n0 size=big", "no whole number"),
     ("block_resize node-name=n0", "size: is missing (int)"),
     ("query-status x=1", "x: is not known"),
@@ -328,14 +356,14 @@ def test_completion(terminal):
     t.type("query-statu\t\r")
     t.expect('"status": "prelaunch"')
     t.type("domblkinf\tdi\t\r")
-    t.expect(r"disk0 +1048576")
+    t.expect(r"disk0 +1 MiB")
     # A key, an enum's value, and names that only this VM knows.
     t.type("set-action reb\tshu\t\r")
     t.expect("ok")
     t.type("block_resize node-n\tn\tsi\t3M\r")
     t.expect("ok")
     t.type("domblkinfo\r")
-    t.expect("3145728")
+    t.expect("3 MiB")
     t.type("qom-list path=/machine/peripheral/bal\t\r")
     t.expect("guest-stats")
     t.type("qom-get path=/machine/peripheral/nic0 prop\tma\t\r")
