@@ -9,6 +9,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "k8s/client/map.h"
+#include "k8s/client/slab.h"
 
 /* One object's place in the table by name, and in the lists of its index keys. */
 struct entry {
@@ -46,6 +47,11 @@ struct kube_informer {
 
 /* ---- objects ---------------------------------------------------------------------------------------------------- */
 
+static size_t object_size(const struct kube_object *o)
+{
+    return (size_t)(o->text - (const char *)o) + o->length + 1;
+}
+
 struct kube_object *kube_object_ref(struct kube_object *object)
 {
     object->references++;
@@ -55,7 +61,7 @@ struct kube_object *kube_object_ref(struct kube_object *object)
 void kube_object_unref(struct kube_object *object)
 {
     if (object && --object->references == 0)
-        free(object);
+        slab_free(object, object_size(object));
 }
 
 json_t *kube_object_json(const struct kube_object *object)
@@ -86,7 +92,7 @@ static struct kube_object *object_new(const json_t *json, size_t *ret_size)
     size_t length = json_dumpb(json, NULL, 0, JSON_COMPACT);
     size_t size =
         sizeof(struct kube_object) + strlen(namespace_) + strlen(name) + strlen(uid) + strlen(version) + 4 + length + 1;
-    struct kube_object *o = malloc(size);
+    struct kube_object *o = slab_alloc(size);
     char *p;
 
     if (!o)
@@ -102,11 +108,6 @@ static struct kube_object *object_new(const json_t *json, size_t *ret_size)
     p[length] = '\0';
     *ret_size = size;
     return o;
-}
-
-static size_t object_size(const struct kube_object *o)
-{
-    return (size_t)(o->text - (const char *)o) + o->length + 1;
 }
 
 /* ---- the index -------------------------------------------------------------------------------------------------- */
@@ -127,10 +128,10 @@ static void unindex(struct kube_informer *i, struct entry *e)
         if (!key->first) {
             kube_map_remove(&i->keys, &key->node);
             i->figures.bytes -= sizeof(*key) + strlen(key->text) + 1;
-            free(key);
+            slab_free(key, sizeof(*key) + strlen(key->text) + 1);
         }
         i->figures.bytes -= sizeof(*p);
-        free(p);
+        slab_free(p, sizeof(*p));
     }
 }
 
@@ -141,12 +142,13 @@ static struct index_key *get_key(struct kube_informer *i, const char *text)
 
     if (node)
         return KUBE_MAP_OBJECT(node, struct index_key, node);
-    key = calloc(1, sizeof(*key) + strlen(text) + 1);
+    key = slab_alloc(sizeof(*key) + strlen(text) + 1);
     if (!key)
         return NULL;
+    *key = (struct index_key){0};
     strcpy(key->text, text);
     if (kube_map_put(&i->keys, &key->node, key->text) < 0) {
-        free(key);
+        slab_free(key, sizeof(*key) + strlen(text) + 1);
         return NULL;
     }
     i->figures.bytes += sizeof(*key) + strlen(text) + 1;
@@ -164,7 +166,7 @@ static int index_entry(struct kube_informer *i, struct entry *e, json_t *json)
     n = i->options.index(json, keys);
     for (size_t k = 0; k < n; k++) {
         struct index_key *key = get_key(i, keys[k]);
-        struct posting *p = key ? calloc(1, sizeof(*p)) : NULL;
+        struct posting *p = key ? slab_alloc(sizeof(*p)) : NULL;
 
         if (!p)
             return -ENOMEM;
@@ -192,13 +194,14 @@ static struct entry *find(const struct kube_informer *i, const char *namespace_,
 static struct entry *entry_new(struct kube_informer *i, const char *namespace_, const char *name)
 {
     size_t length = strlen(namespace_) + 1 + strlen(name) + 1;
-    struct entry *e = calloc(1, sizeof(*e) + length);
+    struct entry *e = slab_alloc(sizeof(*e) + length);
 
     if (!e)
         return NULL;
+    *e = (struct entry){0};
     sprintf(e->key, "%s/%s", namespace_, name);
     if (kube_map_put(&i->entries, &e->node, e->key) < 0) {
-        free(e);
+        slab_free(e, sizeof(*e) + length);
         return NULL;
     }
     i->figures.bytes += sizeof(*e) + length;
@@ -211,7 +214,7 @@ static void entry_free(struct kube_informer *i, struct entry *e)
     kube_map_remove(&i->entries, &e->node);
     i->figures.bytes -= sizeof(*e) + strlen(e->key) + 1 + object_size(e->object);
     kube_object_unref(e->object);
-    free(e);
+    slab_free(e, sizeof(*e) + strlen(e->key) + 1);
 }
 
 /* resourceVersions of one kind can be compared as numbers (Kubernetes, "API concepts": resource versions). 0: no

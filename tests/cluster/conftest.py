@@ -87,6 +87,10 @@ def api(tmp_path_factory):
     subprocess.run(["openssl", "genrsa", "-out", d / "sa.key", "2048"], check=True, capture_output=True)
     (d / "tokens.csv").write_text(f"{TOKEN},admin,1,system:masters\n")
     (d / "audit.yaml").write_text(AUDIT)
+    openssl = lambda *a: subprocess.run(["openssl", *a], check=True, capture_output=True, cwd=d)  # noqa: E731
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.crt", "-days", "2", "-subj", "/CN=clients")
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "client.key", "-out", "client.csr", "-subj", "/O=system:masters/CN=by-certificate")
+    openssl("x509", "-req", "-in", "client.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-out", "client.crt", "-days", "2")
     processes = []
 
     def start(*arguments):
@@ -102,7 +106,7 @@ def api(tmp_path_factory):
               f"--service-account-key-file={d}/sa.key", f"--service-account-signing-key-file={d}/sa.key",
               "--service-account-issuer=https://kubernetes.default.svc", "--allow-privileged=true",
               "--disable-admission-plugins=ServiceAccount", "--service-cluster-ip-range=10.96.0.0/16",
-              f"--audit-policy-file={d}/audit.yaml", f"--audit-log-path={d}/audit.log", "--audit-log-mode=blocking")
+              f"--client-ca-file={d}/ca.crt", f"--audit-policy-file={d}/audit.yaml", f"--audit-log-path={d}/audit.log", "--audit-log-mode=blocking")
         cert = d / "certs/apiserver.crt"
         end = time.monotonic() + 60
         while not cert.exists():
