@@ -22,8 +22,6 @@ struct control {
     } agent_parts[AGENT_PARTS]; /* what GetVMStats keeps for a while */
 };
 
-/* KubeVirt's Response. */
-json_t *control_success(void);
 void control_fail(struct rpc_call *call, enum error_code code, int err, const char *text);
 /* r: what beginning an action returned; a negative one ends the call. */
 void control_begun(struct rpc_call *call, int r);

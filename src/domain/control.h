@@ -22,4 +22,6 @@ int control_new(sd_event *event, const struct control_options *options, struct e
 void control_set_domain(struct control *control, struct domain *domain);
 void control_free(struct control *control);
 DEFINE_CLEANUP(struct control *, control_free)
+/* KubeVirt's Response of a call that was done. */
+json_t *control_success(void);
 struct rpc_server *control_get_server(struct control *control);

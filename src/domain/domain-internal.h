@@ -116,6 +116,8 @@ void stop_done(struct stop *stop);
 void domain_take_up_stop(struct domain *d, uint64_t wall_asked, uint64_t wall_deadline);
 /* freeze.c: goes on with a freeze that a former launcher began. */
 void domain_take_up_freeze(struct domain *d, uint64_t wall_deadline);
+/* Thaws a guest that is frozen; the agent does what it is asked next afterwards. */
+void domain_thaw_for_stop(struct domain *d);
 /* domain.c */
 int domain_watch(struct domain *d, domain_ended_fn ended, void *userdata, struct error **ret_error);
 /* Lets a guest that has never run begin, unless it is to start paused. */

@@ -125,6 +125,12 @@ int domain_unfreeze(struct domain *d, domain_done_fn done, void *userdata)
     return start(d, "guest-fsfreeze-thaw", on_thawed, 0, done, userdata);
 }
 
+void domain_thaw_for_stop(struct domain *d)
+{
+    if (is_frozen(d) && domain_unfreeze(d, NULL, NULL) < 0)
+        log_warning("the guest is frozen, and cannot be thawed before it shuts down");
+}
+
 void domain_take_up_freeze(struct domain *d, uint64_t wall_deadline)
 {
     uint64_t now = realtime_usec();

@@ -79,6 +79,7 @@ static void ask(struct domain *d)
     }
     if (d->agent_connected && !s->agent_asked) {
         s->agent_asked = true;
+        domain_thaw_for_stop(d); /* a frozen guest cannot write what a shutdown writes */
         qga_client_call(d->agent, "guest-shutdown", json_pack("{s:s}", "mode", "powerdown"), 0, on_agent_shutdown, d);
     }
 }

@@ -49,11 +49,6 @@ static char *path_below(const char *dir, const char *name)
     return asprintf(&path, "%s/%s", dir, name) < 0 ? NULL : path;
 }
 
-static json_t *success(void)
-{
-    return json_pack("{s:b, s:s}", "success", 1, "message", "");
-}
-
 /* Answers every Sync that waits; NULL: the VM runs. */
 static void answer_waiting(struct launcher *l, const struct error *error)
 {
@@ -64,7 +59,7 @@ static void answer_waiting(struct launcher *l, const struct error *error)
         if (error)
             rpc_fail(l->waiting[i], error);
         else
-            rpc_reply(l->waiting[i], success());
+            rpc_reply(l->waiting[i], control_success());
 }
 
 static void on_event(json_t *event, void *userdata)
@@ -271,7 +266,7 @@ static void on_resumed(struct domain *domain, const struct error *error, void *u
     if (error)
         rpc_fail(userdata, error);
     else
-        rpc_reply(userdata, success());
+        rpc_reply(userdata, control_success());
 }
 
 /* A VM is there: make it run if it is paused, and nobody wanted it to be. */
@@ -285,7 +280,7 @@ static void resume_existing(struct launcher *l, struct rpc_call *call)
              state->reason != REASON_DUMP && domain_unpause(l->domain, on_resumed, call) >= 0)
         return;
     else
-        rpc_reply(call, success());
+        rpc_reply(call, control_success());
 }
 
 /* A Sync whose disks are being changed. */

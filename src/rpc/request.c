@@ -376,6 +376,8 @@ void rpc_request_handle(struct rpc_connection *connection, const char *line, siz
 
     r = rpc_parse(line, length, &request.message, &error);
     if (r < 0) {
+        if (error_get_code(error) == ERROR_LIMIT)
+            rpc_connection_complain(connection, error);
         rpc_connection_send_error(connection, NULL, RPC_PARSE_ERROR, error, NULL);
         return;
     }

@@ -40,6 +40,7 @@ struct rpc_connection {
     bool is_serving;  /* in connection_serve(): no second time */
     bool has_ended;   /* the client sends no more: answer what is pending, then close */
     bool is_paused;   /* whole requests may lie in the input: they wait until the client has read its answers */
+    bool was_slow;    /* that it does not read was said */
     bool is_dropping; /* one error goes out, then close */
     bool is_broken;   /* the socket failed or the client is too slow: closed at the loop's next turn */
 };
@@ -68,6 +69,8 @@ const char *rpc_server_state_name(const struct rpc_server *server, unsigned stat
 
 /* Sets what is waited for next: more requests, room in the socket, the end of a line, or nothing. */
 void rpc_connection_update(struct rpc_connection *connection);
+/* For the record: what this client did. */
+void rpc_connection_complain(const struct rpc_connection *connection, const struct error *error);
 /* Queues one message and sends what goes. -EMSGSIZE: it is too large, and nothing was queued. -ENOBUFS, and the
  * connection ends, when the client does not read; -ENOTCONN when it has ended. */
 int rpc_connection_send(struct rpc_connection *connection, const json_t *message);

@@ -162,6 +162,12 @@ int rpc_connection_send_error(struct rpc_connection *connection, json_t *id, int
     return r;
 }
 
+void rpc_connection_complain(const struct rpc_connection *connection, const struct error *error)
+{
+    if (connection->server)
+        complain(connection->server, &connection->peer, error);
+}
+
 /* ---- serving a connection -------------------------------------------------------------------------------------- */
 
 static bool is_throttled(const struct rpc_connection *connection)
@@ -250,6 +256,15 @@ static void connection_serve(struct rpc_connection *connection)
     }
     connection->is_serving = false;
     connection->is_paused = is_throttled(connection);
+    if (connection->is_paused && connection->server && !connection->was_slow) {
+        _cleanup_error_ struct error *error = NULL;
+
+        connection->was_slow = true;
+        error_set(&error, ERROR_LIMIT, EAGAIN,
+                  "its requests wait, because it does not read the answers: %zu bytes are queued",
+                  rpc_output_pending(&connection->output));
+        rpc_connection_complain(connection, error);
+    }
     if (!connection->server || connection->is_broken)
         return;
     if (had_line) /* the time of a next request counts from its own first byte */
