@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A disk that fails: preloaded into QEMU, it lets reads, writes and flushes of the files whose path has VMLET_FAULT_FILE
- * in it fail with the errno in VMLET_FAULT_SWITCH, as long as that file is there. Elsewhere it passes calls on.
+ * A disk that fails: preloaded into QEMU, it lets reads, writes and flushes of the files whose path has
+ * VMLET_FAULT_FILE in it fail with the errno in VMLET_FAULT_SWITCH, as long as that file is there. Elsewhere it passes
+ * calls on.
  */
 #include <dlfcn.h>
 #include <errno.h>
