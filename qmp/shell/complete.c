@@ -157,6 +157,9 @@ static const struct {
 } sources[] = {
     {"job-", "id", add_jobs},
     {"block-job-", "device", add_jobs},
+    {"block-", "device", add_nodes},
+    {"blockdev-", "device", add_nodes},
+    {"drive-", "device", add_nodes},
     {"device_add", "driver", add_types},
     {"device_add", "drive", add_nodes},
     {"device_add", "id", NULL}, /* a new name */

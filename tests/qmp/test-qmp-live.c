@@ -58,26 +58,29 @@ static void process_start(struct process *process, char *const *argv, const stru
     }
 }
 
-/* A QEMU without a machine whose monitor is one end of a socket pair; the other end. */
-static int qemu_start(struct process *process)
+/* A stopped QEMU whose monitor is one end of a socket pair; the other end. more: further arguments, NULL-terminated. */
+static int qemu_start_with(struct process *process, const char *machine, const char *const *more)
 {
-    char *argv[] = {(char *)QEMU,
-                    (char *)"-machine",
-                    (char *)"none",
-                    (char *)"-nodefaults",
-                    (char *)"-display",
-                    (char *)"none",
-                    (char *)"-chardev",
-                    (char *)"socket,id=m,fd=3",
-                    (char *)"-mon",
-                    (char *)"chardev=m,mode=control",
-                    NULL};
+    const char *const first[] = {
+        QEMU, "-machine", machine,    "-nodefaults",      "-display", "none",
+        "-m", "64",       "-chardev", "socket,id=m,fd=3", "-mon",     "chardev=m,mode=control"};
+    _cleanup_(strv_freep) char **argv = NULL;
     int pair[2];
 
+    for (size_t i = 0; i < ELEMENTSOF(first); i++)
+        assert_return_code(strv_append(&argv, first[i]), 0);
+    for (; more && *more; more++)
+        assert_return_code(strv_append(&argv, *more), 0);
     assert_return_code(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), errno);
     process_start(process, argv, &(struct child_fd){.fd = pair[1], .target = 3}, 1);
     close(pair[1]);
     return pair[0];
+}
+
+/* Without a machine. */
+static int qemu_start(struct process *process)
+{
+    return qemu_start_with(process, "none", NULL);
 }
 
 static void turn_until(sd_event *event, const int *value, int n)
@@ -257,6 +260,123 @@ static void test_out_of_band(void **state)
     assert_int_equal(error_get_code(b.error), ERROR_QMP); /* there is no migration */
     assert_true(a.count < 100);
     turn_until(event, &a.count, 100);
+}
+
+static void call_until(struct qmp_client *c, const char *command, json_t *arguments, const char *event, const char *key,
+                       const char *value, const char *status, struct answer *answer)
+{
+    assert_return_code(qmp_client_call(c,
+                                       &(struct qmp_call){.command = command,
+                                                          .arguments = arguments,
+                                                          .until_event = event,
+                                                          .event_key = key,
+                                                          .event_value = value,
+                                                          .event_key2 = status ? "status" : NULL,
+                                                          .event_value2 = status,
+                                                          .callback = on_reply,
+                                                          .userdata = answer},
+                                       NULL),
+                       0);
+}
+
+/* Commands that end with an event: the device is gone, the job is done, and only then the callback is called. */
+static void test_until_event(void **state)
+{
+    static const char *const more[] = {"-S",
+                                       "-device",
+                                       "qemu-xhci,id=usb",
+                                       "-device",
+                                       "usb-kbd,id=key0",
+                                       "-blockdev",
+                                       "driver=null-co,node-name=from,size=1048576,read-zeroes=on",
+                                       "-blockdev",
+                                       "driver=null-co,node-name=to,size=1048576",
+                                       NULL};
+    _cleanup_process_ struct process q = {0};
+    _cleanup_event_ sd_event *event = NULL;
+    _cleanup_client_ struct qmp_client *c = NULL;
+    _cleanup_answer_ struct answer gone = {0}, wrong = {0}, job = {0}, jobs = {0};
+
+    assert_return_code(event_new(&event), 0);
+    assert_return_code(qmp_client_new(event, qemu_start_with(&q, "q35", more), &c), 0);
+    call_until(c, "device_del", json_pack("{s:s}", "id", "key0"), "DEVICE_DELETED", "device", "key0", NULL, &gone);
+    call_until(c, "device_del", json_pack("{s:s}", "id", "nobody"), "DEVICE_DELETED", "device", "nobody", NULL, &wrong);
+    call_until(c, "blockdev-backup",
+               json_pack("{s:s, s:s, s:s, s:s}", "job-id", "j0", "device", "from", "target", "to", "sync", "full"),
+               "JOB_STATUS_CHANGE", "id", "j0", "concluded", &job);
+    turn_until(event, &gone.count, 1);
+    turn_until(event, &wrong.count, 1);
+    turn_until(event, &job.count, 1);
+    if (gone.error || job.error)
+        fail_msg("%s %s", gone.error ? error_message(gone.error) : "", job.error ? error_message(job.error) : "");
+    assert_string_equal(json_string_value(json_object_get(gone.result, "path")), "/machine/peripheral/key0");
+    assert_string_equal(error_qmp_class(wrong.error), "DeviceNotFound");
+    assert_string_equal(json_string_value(json_object_get(job.result, "status")), "concluded");
+    qmp_client_invoke(c, "query-jobs", NULL, on_reply, &jobs);
+    turn_until(event, &jobs.count, 1);
+    assert_int_equal(json_array_size(jobs.result), 0);
+}
+
+/* A QEMU that is stopped answers nothing: deadline and cancelling end the calls; when it goes on, late answers are
+ * taken for nobody's. */
+static void test_deadline_and_cancel(void **state)
+{
+    _cleanup_process_ struct process q = {0};
+    _cleanup_event_ sd_event *event = NULL;
+    _cleanup_client_ struct qmp_client *c = client_start(&q, &event);
+    _cleanup_answer_ struct answer a = {0}, b = {0}, d = {0};
+    uint64_t id;
+
+    qmp_client_invoke(c, "query-status", NULL, on_reply, &a);
+    turn_until(event, &a.count, 1);
+    kill(q.pid, SIGSTOP);
+    qmp_client_call(
+        c, &(struct qmp_call){.command = "query-name", .timeout_usec = 100000, .callback = on_reply, .userdata = &a},
+        NULL);
+    qmp_client_call(c, &(struct qmp_call){.command = "query-uuid", .callback = on_reply, .userdata = &b}, &id);
+    turn_until(event, &a.count, 2);
+    assert_int_equal(error_get_code(a.error), ERROR_TIMED_OUT);
+    assert_return_code(qmp_client_cancel(c, id), 0);
+    assert_int_equal(error_get_code(b.error), ERROR_CANCELLED);
+    kill(q.pid, SIGCONT);
+    qmp_client_invoke(c, "query-status", NULL, on_reply, &d);
+    turn_until(event, &d.count, 1);
+    assert_non_null(json_object_get(d.result, "status"));
+    assert_int_equal(a.count + b.count, 3);
+}
+
+struct seen_events {
+    int stop, resume;
+};
+
+static void see_event(struct qmp_client *client, const char *name, json_t *data, uint64_t usec, void *userdata)
+{
+    struct seen_events *seen = userdata;
+
+    assert_true(usec > 0);
+    seen->stop += streq(name, "STOP");
+    seen->resume += streq(name, "RESUME");
+}
+
+static void test_event_filter_and_limit(void **state)
+{
+    _cleanup_process_ struct process q = {0};
+    _cleanup_event_ sd_event *event = NULL;
+    _cleanup_client_ struct qmp_client *c = client_start(&q, &event);
+    _cleanup_answer_ struct answer a = {0};
+    struct seen_events seen = {0};
+
+    qmp_client_set_event_handler(c, see_event, &seen);
+    assert_return_code(qmp_client_set_event_filter(c, (const char *const[]){"!RESUME", NULL}), 0);
+    assert_return_code(qmp_client_limit_events(c, "ST*", 3600000000ULL), 0);
+    for (int i = 0; i < 20; i++)
+        qmp_client_invoke(c, i % 2 ? "cont" : "stop", NULL, on_reply, &a);
+    turn_until(event, &a.count, 20);
+    assert_non_null(a.result);
+    assert_int_equal(seen.stop, 1);
+    assert_int_equal(seen.resume, 0);
+    assert_int_equal(qmp_client_count_dropped_events(c),
+                     8); /* nine came after the first; the newest is kept for later */
 }
 
 static void test_killed(void **state)
@@ -607,12 +727,21 @@ static int remove_directory(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_status_and_error), cmocka_unit_test(test_schema_bytewise),
-        cmocka_unit_test(test_pipeline),         cmocka_unit_test(test_uint64),
-        cmocka_unit_test(test_fd_passing),       cmocka_unit_test(test_out_of_band),
-        cmocka_unit_test(test_killed),           cmocka_unit_test(test_many_sessions),
-        cmocka_unit_test(test_event_flood),      cmocka_unit_test(test_agent_unix),
-        cmocka_unit_test(test_agent_serial),     cmocka_unit_test(test_agent_stopped),
+        cmocka_unit_test(test_status_and_error),
+        cmocka_unit_test(test_schema_bytewise),
+        cmocka_unit_test(test_pipeline),
+        cmocka_unit_test(test_uint64),
+        cmocka_unit_test(test_fd_passing),
+        cmocka_unit_test(test_out_of_band),
+        cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_many_sessions),
+        cmocka_unit_test(test_event_flood),
+        cmocka_unit_test(test_until_event),
+        cmocka_unit_test(test_deadline_and_cancel),
+        cmocka_unit_test(test_event_filter_and_limit),
+        cmocka_unit_test(test_agent_unix),
+        cmocka_unit_test(test_agent_serial),
+        cmocka_unit_test(test_agent_stopped),
     };
 
     if (argc > 1)
