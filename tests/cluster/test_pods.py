@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 TOP = Path(__file__).resolve().parent.parent.parent
 GOLDEN = sorted((TOP / "tests/golden/pod").glob("*.json"))
@@ -31,3 +32,10 @@ def test_golden_pod_is_accepted(restricted, path):
         pod["spec"]["containers"][0]["volumeMounts"] = [m for m in mounts if m["name"] != "host"]
         status, answer = restricted.call("POST", url, pod)
     assert status == 201, answer["message"]
+
+
+def test_plain_pod_example_is_accepted(restricted):
+    objects = list(yaml.safe_load_all((TOP / "examples/plain-pod.yaml").read_text()))
+    for o, plural in zip(objects, ("configmaps", "persistentvolumeclaims", "pods")):
+        status, answer = restricted.call("POST", f"/api/v1/namespaces/restricted/{plural}?dryRun=All&fieldValidation=Strict", o)
+        assert status == 201, answer["message"]

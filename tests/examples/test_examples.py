@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What examples/ promises is true: each manifest is explained without a fault, and the CI jobs use options that exist."""
+import os
 import re
 import shlex
 import subprocess
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,8 @@ import yaml
 
 TOP = Path(__file__).resolve().parent.parent.parent
 VMLET = TOP / "build" / "src" / "vmlet" / "vmlet"
-MANIFESTS = sorted((TOP / "examples").glob("*.yaml"))
+PLAIN = TOP / "examples/plain-pod.yaml"  # a Pod, with the manifest in a ConfigMap
+MANIFESTS = sorted(p for p in (TOP / "examples").glob("*.yaml") if p != PLAIN)
 JOBS = sorted((TOP / "examples" / "ci").glob("*.yml"))
 
 
@@ -75,3 +79,46 @@ def test_documents_name_files_that_exist(path):
         if "NAME" not in name and not (TOP / name).exists():
             missing.append(name)
     assert not missing
+
+
+def test_plain_pod_runs_its_vm(request):
+    """The launcher, with the pod's command line and the ConfigMap's manifest, in folders of the test's instead of the
+    pod's volumes."""
+    folder = tempfile.TemporaryDirectory(prefix="plain")  # short: a socket's path has at most 107 bytes
+    request.addfinalizer(folder.cleanup)
+    tmp_path = Path(folder.name)
+    config, _, pod = yaml.safe_load_all(PLAIN.read_text())
+    compute = pod["spec"]["containers"][0]
+    reference = compute["env"][0]["valueFrom"]["configMapKeyRef"]
+    assert compute["env"][0]["name"] == "STANDALONE_VMI" and reference["name"] == config["metadata"]["name"]
+    text = config["data"][reference["key"]]
+    uid = yaml.safe_load(text)["metadata"]["uid"]
+    assert f"--uid={uid}" in compute["command"] and uid in pod["spec"]["initContainers"][0]["args"][1]
+    assert {m["name"] for c in (compute, *pod["spec"]["initContainers"]) for m in c["volumeMounts"]} == {
+        v["name"] for v in pod["spec"]["volumes"]}
+
+    folders = {"--kubevirt-share-dir": "public", "--private-dir": "private", "--ephemeral-disk-dir": "ephemeral",
+               "--container-disk-dir": "container", "--empty-disk-dir": "empty"}
+    for name in folders.values():
+        (tmp_path / name).mkdir()
+    (tmp_path / "public/sockets").mkdir()
+    (tmp_path / "private/vmi-disks/root").mkdir(parents=True)
+    with open(tmp_path / "private/vmi-disks/root/disk.img", "wb") as disk:
+        disk.truncate(1 << 20)
+    socket = tmp_path / "public/sockets/launcher-sock"
+    command = [TOP / "build/src/launcher/virt-launcher", *compute["command"][1:], "--grace-period-seconds=1"]
+    for flag, name in folders.items():
+        command += [flag, tmp_path / name]
+    with subprocess.Popen(command, env=os.environ | {"STANDALONE_VMI": text}, stderr=subprocess.PIPE, text=True) as launcher:
+        try:
+            end = time.monotonic() + 90
+            state = ""
+            while time.monotonic() < end and state != "Running":
+                done = vmlet("status", "--socket", str(socket))
+                state = "Running" if "state: Running" in done.stdout else ""
+                assert launcher.poll() is None, launcher.stderr.read()
+            assert state == "Running"
+        finally:
+            launcher.terminate()
+            launcher.wait(60)
+    assert launcher.returncode == 0
