@@ -110,6 +110,34 @@ static int link_index(struct applier *a, const char *name, struct error **ret_er
     return wanted.ifr_ifindex;
 }
 
+/* A message of this type with its fixed part; NULL when out of memory. */
+static struct nl_msg *message_new(int type, int flags, const void *fixed, size_t size)
+{
+    struct nl_msg *msg = nlmsg_alloc_simple(type, flags);
+
+    if (msg)
+        nlmsg_append(msg, (void *)(uintptr_t)fixed, size, NLMSG_ALIGNTO);
+    return msg;
+}
+
+/* What an address or a route of a link begins with: the link's index (negative: failed) and the address itself. */
+static int begin(struct applier *a, const char *link, const char *text, struct ip *ret, struct error **ret_error)
+{
+    int index = link_index(a, link, ret_error);
+
+    if (index >= 0 && ip_parse(text, ret) < 0)
+        return error_set(ret_error, ERROR_NETWORK, EINVAL, "%s is no address", text);
+    return index;
+}
+
+static void put_ip(struct nl_msg *msg, int attribute, const char *text, const struct ip *like)
+{
+    struct ip ip;
+
+    if (ip_parse(text, &ip) >= 0 && ip.family == like->family)
+        nla_put(msg, attribute, (int)ip_size(&ip), ip.bytes);
+}
+
 /* A message that changes one link: flags, or one attribute, or both. */
 static int change_link(struct applier *a, const char *name, unsigned flags, unsigned mask, int attribute,
                        const void *data, size_t size, struct error **ret_error)
@@ -121,10 +149,9 @@ static int change_link(struct applier *a, const char *name, unsigned flags, unsi
     if (index < 0)
         return index;
     info.ifi_index = index;
-    msg = nlmsg_alloc_simple(RTM_SETLINK, 0);
+    msg = message_new(RTM_SETLINK, 0, &info, sizeof(info));
     if (!msg)
         return error_oom(ret_error);
-    nlmsg_append(msg, &info, sizeof(info), NLMSG_ALIGNTO);
     if (attribute)
         nla_put(msg, attribute, (int)size, data);
     return request(a, msg, ret_error);
@@ -149,7 +176,8 @@ static int do_link_master(struct applier *a, const struct net_action *action, st
     return change_link(a, action->link, 0, 0, IFLA_MASTER, &value, sizeof(value), ret_error);
 }
 
-static int do_link_learning(struct applier *a, const struct net_action *action, struct error **ret_error)
+/* Of a port of a bridge. */
+static int do_port_flag(struct applier *a, const struct net_action *action, int flag, struct error **ret_error)
 {
     struct ifinfomsg info = {.ifi_family = AF_BRIDGE};
     struct nl_msg *msg;
@@ -159,12 +187,11 @@ static int do_link_learning(struct applier *a, const struct net_action *action, 
     if (index < 0)
         return index;
     info.ifi_index = index;
-    msg = nlmsg_alloc_simple(RTM_SETLINK, 0);
+    msg = message_new(RTM_SETLINK, 0, &info, sizeof(info));
     if (!msg)
         return error_oom(ret_error);
-    nlmsg_append(msg, &info, sizeof(info), NLMSG_ALIGNTO);
     nest = nla_nest_start(msg, IFLA_PROTINFO | NLA_F_NESTED);
-    nla_put_u8(msg, IFLA_BRPORT_LEARNING, streq(action->value, "on"));
+    nla_put_u8(msg, flag, streq(action->value, "on"));
     nla_nest_end(msg, nest);
     return request(a, msg, ret_error);
 }
@@ -185,10 +212,9 @@ static int do_link_delete(struct applier *a, const struct net_action *action, st
     if (!fits)
         return error_set(ret_error, ERROR_NETWORK, ENODEV, "link %s is of another kind than %s: left alone",
                          action->link, action->value);
-    msg = nlmsg_alloc_simple(RTM_DELLINK, 0);
+    msg = message_new(RTM_DELLINK, 0, &info, sizeof(info));
     if (!msg)
         return error_oom(ret_error);
-    nlmsg_append(msg, &info, sizeof(info), NLMSG_ALIGNTO);
     return request(a, msg, ret_error);
 }
 
@@ -196,13 +222,12 @@ static int add_link(struct applier *a, const char *name, const char *kind, const
                     struct error **ret_error)
 {
     struct ifinfomsg info = {.ifi_family = AF_UNSPEC};
-    struct nl_msg *msg = nlmsg_alloc_simple(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL);
+    struct nl_msg *msg = message_new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &info, sizeof(info));
     struct nlattr *nest;
     uint8_t mac[6];
 
     if (!msg)
         return error_oom(ret_error);
-    nlmsg_append(msg, &info, sizeof(info), NLMSG_ALIGNTO);
     nla_put_string(msg, IFLA_IFNAME, name);
     if (mac_text && mac_parse(mac_text, mac) >= 0)
         nla_put(msg, IFLA_ADDRESS, sizeof(mac), mac);
@@ -257,31 +282,22 @@ static int do_address(struct applier *a, const struct net_action *action, int ty
 {
     const struct net_address *address = &action->address;
     struct ifa_cacheinfo lifetimes = {.ifa_valid = address->valid, .ifa_prefered = address->preferred};
-    struct ifaddrmsg info = {0};
-    struct ip ip, other;
+    struct ifaddrmsg info = {.ifa_scope = (uint8_t)address->scope};
     struct nl_msg *msg;
-    int index = link_index(a, action->link, ret_error), size;
+    struct ip ip;
+    int index = begin(a, action->link, address->address, &ip, ret_error);
 
     if (index < 0)
         return index;
-    if (ip_parse(address->address, &ip) < 0)
-        return error_set(ret_error, ERROR_NETWORK, EINVAL, "%s is no address", address->address);
-    msg = nlmsg_alloc_simple(type, type == RTM_NEWADDR ? NLM_F_CREATE | NLM_F_EXCL : 0);
-    if (!msg)
-        return error_oom(ret_error);
-    size = (int)ip_size(&ip);
     info.ifa_family = (uint8_t)ip.family;
     info.ifa_prefixlen = (uint8_t)ip.prefix;
-    info.ifa_scope = (uint8_t)address->scope;
     info.ifa_index = (unsigned)index;
-    nlmsg_append(msg, &info, sizeof(info), NLMSG_ALIGNTO);
-    nla_put(msg, IFA_LOCAL, size, ip.bytes);
-    if (ip_parse(address->peer, &other) >= 0 && other.family == ip.family)
-        nla_put(msg, IFA_ADDRESS, size, other.bytes);
-    else
-        nla_put(msg, IFA_ADDRESS, size, ip.bytes);
-    if (ip_parse(address->broadcast, &other) >= 0 && other.family == ip.family)
-        nla_put(msg, IFA_BROADCAST, size, other.bytes);
+    msg = message_new(type, type == RTM_NEWADDR ? NLM_F_CREATE | NLM_F_EXCL : 0, &info, sizeof(info));
+    if (!msg)
+        return error_oom(ret_error);
+    nla_put(msg, IFA_LOCAL, (int)ip_size(&ip), ip.bytes);
+    put_ip(msg, IFA_ADDRESS, *address->peer ? address->peer : address->address, &ip);
+    put_ip(msg, IFA_BROADCAST, address->broadcast, &ip);
     if (*address->label)
         nla_put_string(msg, IFA_LABEL, address->label);
     if (type == RTM_NEWADDR) {
@@ -294,32 +310,26 @@ static int do_address(struct applier *a, const struct net_action *action, int ty
 static int do_route(struct applier *a, const struct net_action *action, int type, struct error **ret_error)
 {
     const struct net_route *route = &action->route;
-    struct rtmsg info = {.rtm_table = RT_TABLE_UNSPEC};
-    struct ip to, other;
+    struct rtmsg info = {.rtm_table = RT_TABLE_UNSPEC,
+                         .rtm_protocol = (uint8_t)route->protocol,
+                         .rtm_scope = (uint8_t)route->scope,
+                         .rtm_type = (uint8_t)route->type,
+                         .rtm_flags = route->onlink ? RTNH_F_ONLINK : 0};
     struct nl_msg *msg;
-    int index = link_index(a, action->link, ret_error), size;
+    struct ip to;
+    int index = begin(a, action->link, route->to, &to, ret_error);
 
     if (index < 0)
         return index;
-    if (ip_parse(route->to, &to) < 0)
-        return error_set(ret_error, ERROR_NETWORK, EINVAL, "%s is no destination", route->to);
-    msg = nlmsg_alloc_simple(type, type == RTM_NEWROUTE ? NLM_F_CREATE | NLM_F_EXCL : 0);
-    if (!msg)
-        return error_oom(ret_error);
-    size = (int)ip_size(&to);
     info.rtm_family = (uint8_t)to.family;
     info.rtm_dst_len = (uint8_t)to.prefix;
-    info.rtm_protocol = (uint8_t)route->protocol;
-    info.rtm_scope = (uint8_t)route->scope;
-    info.rtm_type = (uint8_t)route->type;
-    info.rtm_flags = route->onlink ? RTNH_F_ONLINK : 0;
-    nlmsg_append(msg, &info, sizeof(info), NLMSG_ALIGNTO);
+    msg = message_new(type, type == RTM_NEWROUTE ? NLM_F_CREATE | NLM_F_EXCL : 0, &info, sizeof(info));
+    if (!msg)
+        return error_oom(ret_error);
     if (to.prefix)
-        nla_put(msg, RTA_DST, size, to.bytes);
-    if (ip_parse(route->via, &other) >= 0 && other.family == to.family)
-        nla_put(msg, RTA_GATEWAY, size, other.bytes);
-    if (ip_parse(route->source, &other) >= 0 && other.family == to.family)
-        nla_put(msg, RTA_PREFSRC, size, other.bytes);
+        put_ip(msg, RTA_DST, route->to, &to);
+    put_ip(msg, RTA_GATEWAY, route->via, &to);
+    put_ip(msg, RTA_PREFSRC, route->source, &to);
     if (route->metric)
         nla_put_u32(msg, RTA_PRIORITY, route->metric);
     nla_put_u32(msg, RTA_TABLE, route->table);
@@ -408,7 +418,9 @@ static int run(struct applier *a, const struct net_action *action, struct error 
     case NET_OP_LINK_MASTER:
         return do_link_master(a, action, ret_error);
     case NET_OP_LINK_LEARNING:
-        return do_link_learning(a, action, ret_error);
+        return do_port_flag(a, action, IFLA_BRPORT_LEARNING, ret_error);
+    case NET_OP_LINK_FLOOD:
+        return do_port_flag(a, action, IFLA_BRPORT_UNICAST_FLOOD, ret_error);
     case NET_OP_LINK_DELETE:
         return do_link_delete(a, action, ret_error);
     case NET_OP_BRIDGE_ADD:

@@ -31,6 +31,7 @@ static bool op_has_value(enum net_op op)
     case NET_OP_LINK_MTU:
     case NET_OP_LINK_MASTER:
     case NET_OP_LINK_LEARNING:
+    case NET_OP_LINK_FLOOD:
     case NET_OP_LINK_DELETE:
     case NET_OP_BRIDGE_ADD:
     case NET_OP_DUMMY_ADD:
@@ -107,6 +108,7 @@ static bool value_is_fit(enum net_op op, const char *value)
     case NET_OP_LINK_MTU:
         return strspn(value, "0123456789") == strlen(value) && *value && strlen(value) < 7;
     case NET_OP_LINK_LEARNING:
+    case NET_OP_LINK_FLOOD:
         return streq(value, "on") || streq(value, "off");
     case NET_OP_DUMMY_ADD:
         for (size_t i = 0; i < ELEMENTSOF(kinds); i++)

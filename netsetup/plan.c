@@ -201,9 +201,12 @@ static void plan_taps(struct planner *p, struct net_interface *n)
     step_tap(p, n->names.tap, n->names.bridge, n->queues, n->mtu,
              "the guest's NIC: opened by QEMU without a capability");
     n->has_tap = true;
-    if (n->ipv6)
+    if (n->ipv6) {
         step_tap(p, n->names.router, n->names.bridge, 1, n->mtu,
                  "router advertisements: sent by the launcher without CAP_NET_RAW");
+        step(p, "the launcher hears solicitations, which are multicast, and is not sent a copy of every frame",
+             ACTION(LINK_FLOOD, n->names.router, .value = "off"));
+    }
 }
 
 static void add_note(struct planner *p, struct net_interface *n, const char *text)

@@ -21,6 +21,7 @@
     X(LINK_MTU, "link-mtu")           /* value: bytes */                                                               \
     X(LINK_MASTER, "link-master")     /* value: the bridge; "" takes it out of its bridge */                           \
     X(LINK_LEARNING, "link-learning") /* value: on, off; of a port of a bridge */                                      \
+    X(LINK_FLOOD, "link-flood")       /* value: on, off; frames to MACs that the bridge does not know */               \
     X(LINK_DELETE, "link-delete")     /* value: the kind that it must have */                                          \
     X(BRIDGE_ADD, "bridge-add")       /* value: its MAC */                                                             \
     X(TAP_ADD, "tap-add")             /* owner, group, queues */                                                       \

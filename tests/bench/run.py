@@ -44,7 +44,7 @@ def environment():
 
 def show(result):
     """The table of one benchmark. Red, on a terminal, for a missed budget."""
-    width = max(len(row["name"]) for row in result["rows"])
+    width = max(len(row["name"]) for row in result["rows"]) if result["rows"] else 0
     print(f"\n{result['name']}: {result['what']}")
     for row in result["rows"]:
         text = f"  {row['name']:{width}}  median {row['median']:9.2f}  min {row['min']:9.2f}  max {row['max']:9.2f} {row['unit']}"

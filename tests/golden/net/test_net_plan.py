@@ -49,7 +49,8 @@ def check(made):
         assert step["why"]
         # What has no undo goes away with a link of ours, or is undone with it.
         if "undo" not in step:
-            assert step["op"] in ("link-mtu", "sysctl") and ("/conf/k6t-" in step["link"] or step["op"] == "link-mtu")
+            assert step["op"] in ("link-mtu", "link-flood", "sysctl")
+            assert step["op"] != "sysctl" or "/conf/k6t-" in step["link"]
 
 
 def test_no_golden_file_is_left_over():
