@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <jansson.h>
+
 #include <vmlet/value.h>
 
 struct arena;
@@ -769,6 +771,11 @@ int vmi_load_file(const char *path, const struct vmi_load_options *options, stru
 int vmi_load_text(const char *text, size_t length, const char *source, const struct vmi_load_options *options,
                   struct vmi **ret, struct faults *faults, struct error **ret_error);
 void vmi_free(struct vmi *vmi);
+/*
+ * The manifest as JSON, as it was decoded: with the presets of its file, its instance type and its preference merged
+ * in, and without the references to the two. A new reference; NULL when out of memory.
+ */
+json_t *vmi_manifest(const struct vmi *vmi);
 
 /* The value of an annotation or label, or NULL. */
 const char *vmi_annotation(const struct vmi *vmi, const char *key);

@@ -596,6 +596,17 @@ int vmi_load_file(const char *path, const struct vmi_load_options *options, stru
     return vmi_load_text(text, length, source, options, ret, faults, ret_error);
 }
 
+json_t *vmi_manifest(const struct vmi *vmi)
+{
+    json_t *manifest = node_to_json(vmi->at), *spec = json_object_get(manifest, "spec");
+
+    if (streq(vmi->kind, kinds[KIND_POOL].name))
+        spec = json_object_get(json_object_get(spec, "virtualMachineTemplate"), "spec");
+    json_object_del(spec, "instancetype");
+    json_object_del(spec, "preference");
+    return manifest;
+}
+
 void vmi_free(struct vmi *vmi)
 {
     if (vmi)

@@ -294,20 +294,6 @@ static int find_arch(const struct vmi *vmi, enum machine_arch *ret, struct fault
     return 0;
 }
 
-/* One line for each fault, or the error when it is none of the manifest's. */
-static int print_faults(struct faults *faults, const struct error *error)
-{
-    _cleanup_free_ char *text = NULL;
-
-    if (faults->count == 0)
-        return print_error(error);
-    text = faults_format(faults);
-    fputs(text ? text : "vmlet: out of memory\n", stderr);
-    if (faults->dropped > 0)
-        fprintf(stderr, "vmlet: %zu more faults are not shown\n", faults->dropped);
-    return (int)error_exit_code(error);
-}
-
 static int explain(const struct explain *e, const char *file, unsigned version)
 {
     struct vmi_load_options load = {.name = e->name, .default_arch = e->arch};

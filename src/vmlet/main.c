@@ -31,6 +31,17 @@ const struct verb verbs[] = {
          "FILE is a VirtualMachine or VirtualMachineInstance in YAML or JSON; '-' is standard input. Nothing is\n"
          "made or started, and neither the images nor the devices of the manifest need to be here.",
      .function = verb_explain},
+    {.name = "expand",
+     .summary = "print a manifest with its instance type, preference and presets merged in",
+     .arguments = "FILE",
+     .min_arguments = 1,
+     .max_arguments = 1,
+     .complete = COMPLETE_FILE,
+     .options = expand_options,
+     .details =
+         "FILE is a VirtualMachine or VirtualMachineInstance in YAML or JSON with, beside it, what it refers to;\n"
+         "'-' is standard input. The manifest is checked and printed as JSON.",
+     .function = verb_expand},
     {.name = "pod",
      .summary = "print the launcher pod that virt-controller makes for a manifest",
      .arguments = "FILE",

@@ -110,3 +110,16 @@ int print_error(const struct error *error)
         fprintf(stderr, "       %s\n", error_remedy(error));
     return (int)error_exit_code(error);
 }
+
+int print_faults(struct faults *faults, const struct error *error)
+{
+    _cleanup_free_ char *text = NULL;
+
+    if (faults->count == 0)
+        return print_error(error);
+    text = faults_format(faults);
+    fputs(text ? text : "vmlet: out of memory\n", stderr);
+    if (faults->dropped > 0)
+        fprintf(stderr, "vmlet: %zu more faults are not shown\n", faults->dropped);
+    return (int)error_exit_code(error);
+}

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "base/error.h"
+#include "json/faults.h"
 
 enum style {
     STYLE_PLAIN,
@@ -25,6 +26,8 @@ int print_json(const json_t *value);
 void print_tree(const json_t *value, unsigned indent);
 /* "vmlet: <message>", and the remedy on a line of its own, on stderr. Returns the error's exit code. */
 int print_error(const struct error *error);
+/* The same with one line for each fault of a manifest, if there are some. */
+int print_faults(struct faults *faults, const struct error *error);
 /* Text of unknown origin: control characters become visible, so that a guest cannot drive our terminal. */
 void print_safe(FILE *stream, const char *text);
 /* EXIT_OK, or EXIT_FAILED with a message when stdout could not be written (a full disk). Ends every verb's output. */

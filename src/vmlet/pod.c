@@ -49,16 +49,8 @@ int verb_pod(int argc, char **argv)
     if (r >= 0)
         return r;
     faults.source = arguments[0];
-    r = vmi_load_file(arguments[0], &(struct vmi_load_options){.name = v.name}, &vmi, &faults, &error);
-    if (r < 0) {
-        text = faults_format(&faults);
-        if (text && *text)
-            fputs(text, stderr);
-        else
-            print_error(error);
-        free(text);
-        return (int)error_exit_code(error);
-    }
+    if (vmi_load_file(arguments[0], &(struct vmi_load_options){.name = v.name}, &vmi, &faults, &error) < 0)
+        return print_faults(&faults, error);
     options = (struct pod_options){
         .launcher_image = v.image, .use_emulation = v.use_emulation, .vmi_api_version = "kubevirt.io/v1"};
     if (pod_render(vmi, &options, &pod, &error) < 0) {

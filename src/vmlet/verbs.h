@@ -50,6 +50,7 @@ extern const struct verb verbs[]; /* ends with a NULL name */
 const struct verb *verb_find(const char *name);
 
 int verb_explain(int argc, char **argv);
+int verb_expand(int argc, char **argv);
 int verb_pod(int argc, char **argv);
 int verb_run(int argc, char **argv);
 int verb_smoke(int argc, char **argv);
@@ -69,6 +70,6 @@ int verb_completion(int argc, char **argv);
 int verb_version(int argc, char **argv);
 int verb_help(int argc, char **argv);
 
-extern const struct option_spec pod_print_options[], explain_options[], exec_options[], run_options[], smoke_options[],
-    status_options[], vm_options[], stop_options[], freeze_options[], disk_options[], data_options[], events_options[],
-    screenshot_options[], console_options[], probe_options[];
+extern const struct option_spec expand_options[], pod_print_options[], explain_options[], exec_options[], run_options[],
+    smoke_options[], status_options[], vm_options[], stop_options[], freeze_options[], disk_options[], data_options[],
+    events_options[], screenshot_options[], console_options[], probe_options[];

@@ -195,3 +195,21 @@ def test_full_disk(small):
         )
     assert result.returncode == 1
     assert "cannot write the output: No space left on device" in result.stderr
+
+
+def test_expand(vmlet, tmp_path):
+    """What is printed needs nothing beside it any more, and is the same machine."""
+    path = TOP / "tests/golden/machine/instancetype.yaml"
+    printed = vmlet("expand", path)
+    assert printed.returncode == 0, printed.stderr
+    vm = json.loads(printed.stdout)
+    spec = vm["spec"]["template"]["spec"]
+    assert not {"instancetype", "preference"} & set(vm["spec"])
+    assert spec["domain"]["cpu"]["sockets"] == 2 and spec["domain"]["memory"]["guest"] == "2Gi"
+    assert vm["spec"]["template"]["metadata"]["annotations"]["kubevirt.io/cluster-instancetype-name"] == "u1.medium"
+    alone = tmp_path / "vm.json"
+    alone.write_text(printed.stdout)
+    options = ("--accel", "tcg", "--qemu-version", "10.0", "--format", "argv")
+    assert vmlet("explain", alone, *options).stdout == vmlet("explain", path, *options).stdout != ""
+    wrong = vmlet("expand", TOP / "tests/golden/manifests/bad/vm-instancetype.yaml")
+    assert wrong.returncode == 2 and "VirtualMachineClusterInstancetype" in wrong.stderr and not wrong.stdout
