@@ -181,6 +181,10 @@ static void greet(struct shell *shell)
     json_t *name = NULL, *status = NULL;
     const char *what;
 
+    if (!session_name(shell->session)) {
+        fputs("No VM; `help` tells what the recorded schema has.\n", shell->out);
+        return;
+    }
     shell->asking = true;
     if (!shell->agent) {
         (void)shell_call(shell, "query-name", NULL, &name, NULL);
@@ -239,6 +243,17 @@ static int run(struct shell *shell, const struct arguments *a)
     return EXIT_OK;
 }
 
+/* With a recorded schema, and where there is no VM and none was named, the shell is a reference to look things up in.
+ */
+static int open_session(struct shell *shell, struct arguments *a, struct error **ret_error)
+{
+    bool reference = a->schema && !a->session.socket && !a->agent && access(a->session.server, F_OK) < 0;
+
+    if (reference)
+        a->session.agent_only = true;
+    return session_open(shell->event, &a->session, &shell->session, ret_error);
+}
+
 int main(int argc, char **argv)
 {
     _cleanup_error_ struct error *error = NULL;
@@ -259,7 +274,7 @@ int main(int argc, char **argv)
     shell.interactive = !a.commands && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
     a.session.on_event = on_event;
     a.session.userdata = &shell;
-    if (event_new(&shell.event) < 0 || session_open(shell.event, &a.session, &shell.session, &error) < 0) {
+    if (event_new(&shell.event) < 0 || open_session(&shell, &a, &error) < 0) {
         shell_print_error(&shell, error);
         code = (int)error_exit_code(error);
     } else {

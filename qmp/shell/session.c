@@ -267,8 +267,9 @@ int session_call(struct session *session, const char *command, json_t *arguments
     if (!session->qmp && !session->rpc) {
         json_decref(arguments);
         free(w);
-        return error_set(ret_error, ERROR_NOT_SUPPORTED, EOPNOTSUPP,
-                         "%s: this is a guest agent's channel, and no monitor", command);
+        return error_set(ret_error, ERROR_NOT_SUPPORTED, EOPNOTSUPP, "%s: %s", command,
+                         session->agent ? "this is a guest agent's channel, and no monitor"
+                                        : "there is no VM here, only a recorded schema");
     }
     if (!w) {
         json_decref(arguments);

@@ -292,6 +292,17 @@ def test_recorded_schema(vm):
     assert "with driver=qcow2" in done.stdout
 
 
+def test_recorded_schema_without_a_vm(tmp_path):
+    schema = Path(__file__).parent / "qmp-schema-7.2.json"
+    options = ["--server", tmp_path / "nobody", "--schema", schema]
+    done = subprocess.run([SHELL, *options, "-c", "help block_resize", "-c", "help nbd-*", "-c", "events --list"],
+                          capture_output=True, text=True, timeout=WAIT, check=False)
+    assert done.returncode == 0 and "node-name" in done.stdout and "nbd-server-start" in done.stdout
+    done = subprocess.run([SHELL, *options, "-c", "query-status", "-c", "block_resize siz=1"], capture_output=True,
+                          text=True, timeout=WAIT, check=False)
+    assert done.returncode == 1 and "there is no VM here" in done.stderr
+
+
 # ---- terminal ------------------------------------------------------------------------------------------------------
 
 
