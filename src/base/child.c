@@ -229,3 +229,13 @@ int process_start_time(pid_t pid, uint64_t *ret_ticks)
     *ret_ticks = ticks;
     return 0;
 }
+
+char *boot_id_read(void)
+{
+    char *id = NULL;
+
+    if (file_read("/proc/sys/kernel/random/boot_id", 64, &id, NULL, NULL) < 0)
+        return NULL;
+    id[strcspn(id, "\n")] = '\0';
+    return id;
+}

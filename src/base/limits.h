@@ -94,10 +94,11 @@
 #define IO_RETRY_MAX_USEC (180 * USEC_PER_SEC)
 
 /* Statistics. */
-#define STATS_CACHE_USEC      (3250 * USEC_PER_MSEC) /* compat §1.6: the launcher keeps them for 3.25 s */
-#define BALLOON_STATS_SECONDS 10                     /* compat §2.1: between two reports of the guest's balloon */
-#define DIRTY_RATE_USEC       (1 * USEC_PER_SEC)     /* compat §1.2: measured for 1 s */
-#define DIRTY_RATE_RETRY_USEC (50 * USEC_PER_MSEC)   /* QEMU has no event for its end */
+#define STATS_CACHE_USEC          (3250 * USEC_PER_MSEC) /* compat §1.6: the launcher keeps them for 3.25 s */
+#define MAX_BALLOON_STATS_SECONDS 86400
+#define BALLOON_STATS_SECONDS     10                   /* compat §2.1: between two reports of the guest's balloon */
+#define DIRTY_RATE_USEC           (1 * USEC_PER_SEC)   /* compat §1.2: measured for 1 s */
+#define DIRTY_RATE_RETRY_USEC     (50 * USEC_PER_MSEC) /* QEMU has no event for its end */
 
 /* Console. */
 #define LIMIT_CONSOLE_REPLAY_BYTES (256U * 1024)

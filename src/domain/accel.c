@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/child.h"
 #include "base/event.h"
 #include "base/fd.h"
 #include "base/limits.h"
@@ -280,15 +281,13 @@ json_t *accel_to_json(const struct accel_result *result)
 /* A measurement holds for one boot of one kernel with one KVM device. "" when the boot has no id: no cache then. */
 static void cache_key(int kvm, char key[512])
 {
-    _cleanup_free_ char *boot = NULL;
+    _cleanup_free_ char *boot = boot_id_read();
     struct utsname uts;
     struct stat st;
 
     key[0] = '\0';
-    if (file_read("/proc/sys/kernel/random/boot_id", 128, &boot, NULL, NULL) < 0 || uname(&uts) < 0 ||
-        fstat(kvm, &st) < 0)
+    if (!boot || uname(&uts) < 0 || fstat(kvm, &st) < 0)
         return;
-    boot[strcspn(boot, "\n")] = '\0';
     if (boot[0])
         snprintf(key, 512, "%s %s %s %u:%u", boot, uts.release, uts.version, (unsigned)(st.st_rdev >> 8),
                  (unsigned)(st.st_rdev & 0xff));

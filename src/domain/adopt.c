@@ -120,6 +120,8 @@ int domain_adopt(struct domain *d, const struct domain_state_file *state, domain
     d->since_wall = state->since_wall;
     d->pause_volume = state->pause_volume ? strdup(state->pause_volume) : NULL;
     d->io_retries = state->io_retries;
+    if (state->balloon_stats_seconds)
+        d->balloon_stats_seconds = state->balloon_stats_seconds;
     credentials_take_up(d->credentials, state->access_credentials);
     d->pause_error = state->pause_error ? strdup(state->pause_error) : NULL;
     if (json_is_array(state->guest_interfaces))

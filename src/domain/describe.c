@@ -30,8 +30,9 @@ static json_t *describe_interfaces(const struct domain *d)
     for (size_t i = 0; i < d->vmi->spec.domain.devices.interfaces.count; i++) {
         const struct vmi_interface *nic = &d->vmi->spec.domain.devices.interfaces.items[i];
 
-        json_array_append_new(interfaces, json_pack("{s:{s:s, s:b}, s:{s:s*}}", "Alias", "Name", nic->name,
-                                                    "UserDefined", 1, "MAC", "MAC", nic->mac_address));
+        json_array_append_new(interfaces,
+                              json_pack("{s:{s:s, s:b}, s:{s:s*}}", "Alias", "Name", nic->name, "UserDefined", 1, "MAC",
+                                        "MAC", machine_nic_mac(d->machine, nic->name)));
     }
     return interfaces;
 }

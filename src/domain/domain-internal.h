@@ -81,6 +81,7 @@ struct domain {
     unsigned panic_count;
     json_t *panic_info;
     struct stats *stats;
+    int balloon_stats_seconds; /* negative: no reports */
     struct credentials *credentials;
     json_t *memory_dump; /* KubeVirt's metadata of the last one; NULL: none */
 

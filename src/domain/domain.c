@@ -37,6 +37,7 @@ int domain_new(sd_event *event, const struct domain_options *options, struct dom
     d->start_paused = options->start_paused;
     d->die_with_us = options->die_with_us;
     d->grace_usec = options->grace_usec;
+    d->balloon_stats_seconds = options->balloon_stats_seconds ? options->balloon_stats_seconds : BALLOON_STATS_SECONDS;
     d->console_log_bytes = options->console_log_bytes;
     d->pidfd = -EBADF;
     d->dir = strdup(options->dir);

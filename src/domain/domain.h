@@ -33,6 +33,7 @@ struct domain_options {
     struct timeline *timeline;         /* borrowed; outlives the domain */
     struct event_log *events;          /* borrowed; outlives the domain */
     const struct pod_network *network; /* the NICs' other ends; borrowed; outlives the domain; NULL: not in a pod */
+    int balloon_stats_seconds;         /* between two reports of the guest's balloon; 0: the default, negative: none */
     bool start_paused;                 /* leave the vCPUs stopped after the start */
     bool die_with_us;                  /* QEMU is killed when this process dies: for a VM that nobody can adopt */
     uint64_t console_log_bytes;        /* of one file of the console's log; 0: the default */

@@ -14,17 +14,6 @@
 
 #define STATE_FILE_VERSION 1
 
-/* Pid and start time name a process only within one boot. */
-static char *boot_id(void)
-{
-    char *id = NULL;
-
-    if (file_read("/proc/sys/kernel/random/boot_id", 64, &id, NULL, NULL) < 0)
-        return NULL;
-    id[strcspn(id, "\n")] = '\0';
-    return id;
-}
-
 static json_t *usec(uint64_t value)
 {
     return json_integer((json_int_t)value);
@@ -32,7 +21,7 @@ static json_t *usec(uint64_t value)
 
 static json_t *to_json(const struct domain *d)
 {
-    _cleanup_free_ char *boot = boot_id();
+    _cleanup_free_ char *boot = boot_id_read();
     json_t *interfaces = guest_info_get(d->guest_info, "guest-network-get-interfaces");
     json_t *state = json_pack("{s:i, s:s*, s:i, s:o, s:s, s:s, s:s*}", "version", STATE_FILE_VERSION, "bootId", boot,
                               "pid", (int)d->pid, "startTime", usec(d->start_ticks), "name", d->vmi->name, "namespace",
@@ -53,6 +42,8 @@ static json_t *to_json(const struct domain *d)
         json_object_set_new(state, "stopAsked", usec(d->stop.wall_asked_at));
         json_object_set_new(state, "stopDeadline", usec(d->stop.wall_deadline));
     }
+    if (d->balloon_stats_seconds != BALLOON_STATS_SECONDS)
+        json_object_set_new(state, "balloonStatsSeconds", json_integer(d->balloon_stats_seconds));
     if (d->thaw_deadline_wall)
         json_object_set_new(state, "thawDeadline", usec(d->thaw_deadline_wall));
     json_object_set_new(state, "accessCredentials", credentials_to_state(d->credentials));
@@ -118,7 +109,7 @@ static const char *text_of(const json_t *state, const char *key)
 
 static int check(struct domain_state_file *s, const char *path, struct error **ret_error)
 {
-    _cleanup_free_ char *boot = boot_id();
+    _cleanup_free_ char *boot = boot_id_read();
     const char *of_boot = text_of(s->json, "bootId");
     uint64_t ticks;
 
@@ -171,6 +162,7 @@ int domain_state_read(const char *dir, struct domain_state_file *ret, struct err
     s.plug_serial = (unsigned)number(s.json, "plugSerial");
     s.guest_interfaces = json_object_get(s.json, "guestInterfaces");
     s.access_credentials = json_object_get(s.json, "accessCredentials");
+    s.balloon_stats_seconds = (int)json_integer_value(json_object_get(s.json, "balloonStatsSeconds"));
     s.io_retries = (unsigned)number(s.json, "ioRetries");
     s.since_wall = number(s.json, "since");
     s.stop_asked_wall = number(s.json, "stopAsked");

@@ -29,6 +29,7 @@ struct domain_state_file {
     json_t *block_job;          /* a backup or mirror that runs; or NULL */
     json_t *guest_interfaces;   /* the agent's last answer to guest-network-get-interfaces, or NULL */
     json_t *access_credentials; /* or NULL */
+    int balloon_stats_seconds;  /* 0: the default */
     unsigned io_retries;
 };
 

@@ -488,12 +488,12 @@ void stats_enable_balloon_reports(struct stats *s)
 {
     const char *balloon = machine_balloon_id(s->domain->machine);
 
-    if (s->balloon_enabled || !balloon || !has_monitor(s))
+    if (s->balloon_enabled || !balloon || !has_monitor(s) || s->domain->balloon_stats_seconds < 0)
         return;
     s->balloon_enabled = true;
     qmp_client_invoke(s->domain->qmp, "qom-set",
                       json_pack("{s:o, s:s, s:i}", "path", json_sprintf("/machine/peripheral/%s", balloon), "property",
-                                "guest-stats-polling-interval", "value", BALLOON_STATS_SECONDS),
+                                "guest-stats-polling-interval", "value", s->domain->balloon_stats_seconds),
                       NULL, NULL);
 }
 

@@ -38,6 +38,7 @@ struct launcher {
     struct domain *domain;
     struct rpc_call *waiting[WAITING_MAX]; /* answered when the VM runs, or has failed */
     size_t n_waiting;
+    int balloon_stats_seconds; /* of the options of Sync; 0: the default, negative: none */
     bool ended;
     int exit_code;
 };
@@ -163,6 +164,7 @@ static int make_domain(struct launcher *l, const char *manifest, struct error **
         .machine = TAKE_PTR(l->prepared.machine),
         .dir = l->dir,
         .secret_dir = secrets,
+        .balloon_stats_seconds = l->balloon_stats_seconds,
         .manifest = manifest,
         .accel = l->prepared.accel.accel,
         .accel_reason = l->prepared.accel.text,
@@ -334,6 +336,20 @@ static void sync_existing(struct launcher *l, struct rpc_call *call, json_t *par
     }
 }
 
+/* VirtualMachineOptions (compat §1.3): what has no meaning here is passed over, as it is by KubeVirt's launcher. */
+static int take_options(struct launcher *l, const json_t *options, struct error **ret_error)
+{
+    json_t *period = json_object_get(options, "MemBalloonStatsPeriod");
+    json_int_t n = json_integer_value(period);
+
+    if (period && (!json_is_integer(period) || n < 0 || n > MAX_BALLOON_STATS_SECONDS))
+        return error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL,
+                         "options.MemBalloonStatsPeriod must be a number of seconds from 0 (no statistics) to %d",
+                         MAX_BALLOON_STATS_SECONDS);
+    l->balloon_stats_seconds = !period ? 0 : n == 0 ? -1 : (int)n;
+    return 0;
+}
+
 static void on_sync(struct rpc_call *call, json_t *params, void *userdata)
 {
     struct launcher *l = userdata;
@@ -348,7 +364,7 @@ static void on_sync(struct rpc_call *call, json_t *params, void *userdata)
     text = json_text_dump(json_object_get(params, "vmi"), JSON_TEXT_COMPACT);
     if (!text)
         error_oom(&e);
-    else
+    else if (take_options(l, json_object_get(params, "options"), &e) >= 0)
         sync_text(l, text, "vmi", &faults, &e);
     if (e) {
         log_error_of(e, "SyncVirtualMachine");

@@ -8,6 +8,7 @@
 #include <vmlet-config.h>
 
 #include "base/crash.h"
+#include "base/duration.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "launcher/launcher.h"
@@ -96,41 +97,6 @@ static int bad(const char *flag, const char *value, const char *allowed)
     return -EINVAL;
 }
 
-/* Go's durations, as far as KubeVirt writes them: one or more of 1h 2m 3s 4ms, or a bare 0. */
-static int parse_duration(const char *text, uint64_t *ret_usec)
-{
-    static const struct {
-        const char *unit;
-        double usec;
-    } units[] = {{"ms", 1e3}, {"us", 1}, {"h", 3600e6}, {"m", 60e6}, {"s", 1e6}};
-    double total = 0;
-
-    if (streq(text, "0")) {
-        *ret_usec = 0;
-        return 0;
-    }
-    if (!*text)
-        return -EINVAL;
-    while (*text) {
-        char *end;
-        double n = strtod(text, &end);
-        const char *rest = NULL;
-
-        if (end == text || !(n >= 0))
-            return -EINVAL;
-        for (size_t i = 0; i < ELEMENTSOF(units) && !rest; i++) {
-            rest = startswith(end, units[i].unit);
-            if (rest)
-                total += n * units[i].usec;
-        }
-        if (!rest || total > 1e15)
-            return -EINVAL;
-        text = rest;
-    }
-    *ret_usec = (uint64_t)total;
-    return 0;
-}
-
 static int store(const struct flag *flag, struct flags *flags, const char *value)
 {
     void *target = (char *)flags + flag->offset;
@@ -141,7 +107,7 @@ static int store(const struct flag *flag, struct flags *flags, const char *value
         *(const char **)target = value;
         return 0;
     case FLAG_DURATION:
-        return parse_duration(value, target) < 0 ? bad(flag->name, value, "a duration such as 278s or 5m") : 0;
+        return duration_parse(value, false, target) < 0 ? bad(flag->name, value, "a duration such as 278s or 5m") : 0;
     case FLAG_SECONDS: {
         errno = 0;
         unsigned long n = strtoul(value, &end, 10);

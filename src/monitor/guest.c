@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/child.h"
 #include "base/fd.h"
 #include "monitor/state.h"
 
@@ -93,12 +94,9 @@ static void guests_add(struct guests *guests, const struct process *process)
 
 static bool same_boot(const char *boot_id)
 {
-    _cleanup_free_ char *now = NULL;
+    _cleanup_free_ char *now = boot_id_read();
 
-    if (!*boot_id || file_read("/proc/sys/kernel/random/boot_id", 64, &now, NULL, NULL) < 0)
-        return true;
-    now[strcspn(now, "\n")] = '\0';
-    return streq(now, boot_id);
+    return !now || !*boot_id || streq(now, boot_id);
 }
 
 /* Calls `visit` for each process of /proc that is below us. */

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "base/duration.h"
 #include "base/limits.h"
 #include "base/nearest.h"
 #include "base/strv.h"
@@ -40,34 +41,6 @@ int parse_number(const char *text, uint64_t *ret)
         return errno == ERANGE ? -ERANGE : -EINVAL;
     *ret = value;
     return 0;
-}
-
-int parse_duration(const char *text, uint64_t *ret_usec)
-{
-    static const struct {
-        const char *name;
-        uint64_t usec;
-    } units[] = {
-        {"", USEC_PER_SEC},         {"ms", USEC_PER_MSEC},      {"s", USEC_PER_SEC}, {"m", 60 * USEC_PER_SEC},
-        {"min", 60 * USEC_PER_SEC}, {"h", 3600 * USEC_PER_SEC}, {"us", 1},
-    };
-    double value;
-    char *end;
-
-    if (!isdigit((unsigned char)*text) || text[strspn(text, "0123456789.")] == 'x')
-        return -EINVAL;
-    value = strtod(text, &end);
-    if (!isfinite(value) || value < 0)
-        return -EINVAL;
-    for (size_t i = 0; i < ELEMENTSOF(units); i++)
-        if (streq(end, units[i].name)) {
-            value *= (double)units[i].usec;
-            if (value > 1e15) /* thirty years */
-                return -ERANGE;
-            *ret_usec = (uint64_t)(value + 0.5);
-            return 0;
-        }
-    return -EINVAL;
 }
 
 /* ---- help ------------------------------------------------------------------------------------------------------ */
@@ -148,7 +121,7 @@ static int set_value(const struct verb *verb, const struct option_spec *o, char 
         }
         return -1;
     case OPTION_DURATION:
-        if (parse_duration(value, at) < 0)
+        if (duration_parse(value, true, at) < 0)
             return usage_error(verb, "--%s %s: not a duration (30s, 2m, 500ms)", o->name, value);
         return -1;
     case OPTION_NUMBER:

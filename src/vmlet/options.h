@@ -14,8 +14,6 @@ int options_parse(const struct verb *verb, int argc, char **argv, void *target, 
                   size_t *ret_count);
 /* The text of `vmlet VERB --help`. */
 void options_print_help(const struct verb *verb);
-/* "30s", "1.5m", "500ms", "2h", "30" (seconds). */
-int parse_duration(const char *text, uint64_t *ret_usec);
 int parse_number(const char *text, uint64_t *ret);
 /* "vmlet VERB: <text>" and where the help is, on stderr. Returns EXIT_BAD_INPUT. */
 int usage_error(const struct verb *verb, const char *format, ...) _printf_(2, 3);

@@ -72,10 +72,11 @@ def replay(pod, block, line_number):
             continue
         assert mark in ("<", "<~"), line
         answer = connection.receive()
-        result.append(line if mark == "<~" else "< " + json.dumps(answer))
         expected = json.loads(text) if text.strip() else None
         seen = answer if mark == "<" else only(answer, expected)
-        if normalise(seen) != normalise(expected):
+        same = normalise(seen) == normalise(expected)
+        result.append(line if same or mark == "<~" else "< " + json.dumps(answer))
+        if not same:
             faults.append(f"docs/protocol.md:{line_number + i}: {text}\n  but the server answered\n  {json.dumps(seen)}")
     connection.close()
     return result, faults

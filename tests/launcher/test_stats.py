@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Statistics, metrics, the memory dump, and that every method of KubeVirt's Cmd service is known by its name."""
+import os
 import re
+import threading
 
-from vmlet_lab import wait_until, vmi
+import pytest
+from vmlet_lab import PATIENCE, wait_until, vmi
 
 # compat §1.2
 CMD = """
@@ -126,6 +129,74 @@ def test_memory_dump(pod):
     client.ok("VirtualMachineMemoryDump", dumpPath=str(pod.tmp / "no-such-dir" / "x"))
     failed = client.event(lambda e: e["reason"] == "MemoryDumpFailed")
     assert failed["memoryDump"]["Failed"] and failed["memoryDump"]["FailureReason"]
+
+
+def balloon_interval(client):
+    path = "/machine/peripheral"
+    devices = client.ok("Qmp", command="qom-list", arguments={"path": path})["return"]
+    balloon = next(d["name"] for d in devices if "balloon" in d["name"])
+    arguments = {"path": f"{path}/{balloon}", "property": "guest-stats-polling-interval"}
+    return client.ok("Qmp", command="qom-get", arguments=arguments)["return"]
+
+
+@pytest.mark.parametrize("period, seconds", [(None, 10), (3, 3), (0, 0)])
+def test_period_of_the_balloons_statistics(pod, period, seconds):
+    """VirtualMachineOptions.MemBalloonStatsPeriod; a new launcher keeps to it."""
+    pod.start()
+    client = pod.client()
+    spec = vmi()
+    del spec["spec"]["domain"]["firmware"]
+    if period is not None:
+        answer = client.call("SyncVirtualMachine", vmi=spec, options={"MemBalloonStatsPeriod": -1})
+        assert "MemBalloonStatsPeriod" in answer["error"]["message"] and answer["error"]["data"]["code"] == "BadArgument"
+    options = {} if period is None else {"MemBalloonStatsPeriod": period}
+    client.ok("SyncVirtualMachine", vmi=spec, options=options)
+    pod.qemu = client.ok("GetDomain")["vmlet"]["pid"]
+    wait_until(lambda: balloon_interval(client) == seconds, "the period is set")
+    pod.process.kill()
+    pod.process.wait()
+    pod.start()
+    client = pod.client()
+    client.ok("PauseVirtualMachine")
+    client.ok("UnpauseVirtualMachine")
+    client.ok("Qmp", command="query-name")
+    assert balloon_interval(client) == seconds
+
+
+@pytest.mark.parametrize("when", ["goes on", "ended meanwhile"])
+def test_memory_dump_over_a_launcher_that_was_killed(pod, when):
+    """A pipe for the dump: it is as far as we let it be."""
+    client = pod.boot()
+    path = pod.tmp / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reader, True)
+    client.ok("VirtualMachineMemoryDump", vmi={}, dumpPath=str(path))
+    assert len(os.read(reader, 4)) == 4
+    pod.process.kill()
+    pod.process.wait()
+
+    def drain():
+        while os.read(reader, 1 << 20):
+            pass
+
+    thread = threading.Thread(target=drain, daemon=True)
+    if when == "ended meanwhile":
+        thread.start()
+        thread.join(PATIENCE)
+    pod.start()
+    client = pod.client()
+    client.ok("Subscribe", **{"from": 1})
+    if when == "goes on":
+        dump = client.ok("GetDomain")["domain"]["Spec"]["Metadata"]["KubeVirt"]["MemoryDump"]
+        assert dump["FileName"] == str(path) and "EndTimestamp" not in dump
+        thread.start()
+    client.event(lambda e: e["reason"] == "MemoryDumpCompleted")
+    thread.join(PATIENCE)
+    os.close(reader)
+    dump = client.ok("GetDomain")["domain"]["Spec"]["Metadata"]["KubeVirt"]["MemoryDump"]
+    assert dump["Completed"] and dump["EndTimestamp"]
+    wait_until(lambda: client.ok("GetDomain")["domain"]["Status"]["Status"] == "Running", "it runs again")
 
 
 def test_delete_needs_an_ended_vm(pod):

@@ -14,6 +14,7 @@
 #include "base/arena.h"
 #include "base/base64.h"
 #include "base/child.h"
+#include "base/duration.h"
 #include "base/error.h"
 #include "base/event.h"
 #include "base/fd.h"
@@ -247,6 +248,63 @@ static void test_strv(void **state)
     assert_string_equal(copy[19], "19");
 }
 
+/* ---- durations --------------------------------------------------------------------------------------------------- */
+
+static void test_durations(void **state)
+{
+    static const struct {
+        const char *text;
+        bool bare;
+        uint64_t usec; /* 0 with a negative result */
+        int r;
+    } cases[] = {
+        {"0", false, 0, 0},
+        {"0", true, 0, 0},
+        {"30", true, 30000000, 0},
+        {"30", false, 0, -EINVAL},
+        {"1.5", true, 1500000, 0},
+        {"278s", false, 278000000, 0},
+        {"3m", false, 180000000, 0},
+        {"2min", false, 120000000, 0},
+        {"1m30s", false, 90000000, 0},
+        {"1h2m3.5s4ms", true, 3723504000, 0},
+        {"500ms", false, 500000, 0},
+        {"7us", false, 7, 0},
+        {"", true, 0, -EINVAL},
+        {"s", true, 0, -EINVAL},
+        {"-3s", true, 0, -EINVAL},
+        {"+3s", true, 0, -EINVAL},
+        {" 3s", true, 0, -EINVAL},
+        {"3s ", true, 0, -EINVAL},
+        {"3s4", true, 0, -EINVAL},
+        {"0x10", true, 0, -EINVAL},
+        {"1e3s", true, 0, -EINVAL},
+        {"1e400", true, 0, -EINVAL},
+        {".5s", true, 0, -EINVAL},
+        {"1.2.3s", true, 0, -EINVAL},
+        {"inf", true, 0, -EINVAL},
+        {"nans", true, 0, -EINVAL},
+        {"3d", true, 0, -EINVAL},
+        {"99999999999h", true, 0, -ERANGE},
+    };
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        uint64_t usec = 42;
+
+        assert_int_equal(duration_parse(cases[i].text, cases[i].bare, &usec), cases[i].r);
+        assert_int_equal(usec, cases[i].r < 0 ? 42 : cases[i].usec);
+    }
+}
+
+static void test_boot_id(void **state)
+{
+    _cleanup_free_ char *a = boot_id_read(), *b = boot_id_read();
+
+    assert_non_null(a);
+    assert_string_equal(a, b);
+    assert_int_equal(strlen(a), 36); /* a UUID, without the line's end */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -254,7 +312,8 @@ int main(void)
         cmocka_unit_test(test_strbuf),        cmocka_unit_test(test_base64),
         cmocka_unit_test(test_utf8),          cmocka_unit_test(test_child_exit_and_output),
         cmocka_unit_test(test_child_missing), cmocka_unit_test(test_child_timeout),
-        cmocka_unit_test(test_child_fd_swap), cmocka_unit_test(test_process_start_time),
+        cmocka_unit_test(test_child_fd_swap), cmocka_unit_test(test_durations),
+        cmocka_unit_test(test_boot_id),       cmocka_unit_test(test_process_start_time),
         cmocka_unit_test(test_files),         cmocka_unit_test(test_unix_listen_replaces_only_the_dead),
         cmocka_unit_test(test_timer_rearms),  cmocka_unit_test(test_strv),
     };
