@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <fcntl.h>
 #include <getopt.h>
+#include <linux/openat2.h>
 #include <sched.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -199,6 +202,17 @@ static int enter_namespace(const struct settings *s, struct error **ret_error)
     return 0;
 }
 
+/* A directory of another container, by its own root: a link there (Debian's /var/run is one) leads nowhere else. */
+static int open_in_container(const char *path, size_t root_length)
+{
+    struct open_how how = {.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
+                           .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+    _cleanup_free_ char *root_path = strndup(path, root_length);
+    _cleanup_close_ int root = root_path ? open(root_path, O_PATH | O_DIRECTORY | O_CLOEXEC) : -EBADF;
+
+    return root < 0 ? -1 : (int)syscall(SYS_openat2, root, path + root_length, &how, sizeof(how));
+}
+
 /* The launcher's directory is opened while the rights are there to reach it. */
 static int start_writer(struct settings *s, struct writer **ret, struct error **ret_error)
 {
@@ -213,7 +227,8 @@ static int start_writer(struct settings *s, struct writer **ret, struct error **
         if (r < 0)
             return r;
     }
-    fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    fd = path == s->cache_buffer ? open_in_container(path, strlen(path) - strlen(NET_CACHE_DIR))
+                                 : open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return error_errno(ret_error, errno, "open the launcher's directory %s", path);
     return writer_start(fd, ret, ret_error);

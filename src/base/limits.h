@@ -186,6 +186,21 @@
 #define KUBE_LEASE_RENEW_USEC       (10 * USEC_PER_SEC) /* not renewed for so long: no leader any more */
 #define KUBE_LEASE_RETRY_USEC       (2 * USEC_PER_SEC)
 
+/* virt-handler */
+#define LIMIT_GRPC_MESSAGE_BYTES   (1024U * 1024) /* kubelet's largest, with a thousand device names, is about 30 KiB */
+#define LIMIT_GRPC_CONNECTIONS     16U
+#define LIMIT_GRPC_STREAMS         32U
+#define TIMEOUT_GRPC_USEC          (10 * USEC_PER_SEC)
+#define HANDLER_DEVICE_COUNT       1000U               /* how many VMs may use /dev/kvm of a node: KubeVirt's default */
+#define HANDLER_REGISTER_LAST_USEC (10 * USEC_PER_SEC) /* between attempts to register with kubelet */
+#define LIMIT_HANDLER_RECORD_BYTES (256U * 1024)
+#define LIMIT_HANDLER_OUTPUT_BYTES (1024U * 1024)       /* of netsetup */
+#define HANDLER_WORKERS            10U                  /* instances that are worked on at once */
+#define HANDLER_SOCKET_USEC        (180 * USEC_PER_SEC) /* a launcher that never listens: KubeVirt's limit */
+#define TIMEOUT_HANDLER_CALL_USEC  (20 * USEC_PER_SEC)  /* KubeVirt's for a command of the launcher */
+#define TIMEOUT_NETSETUP_USEC      (60 * USEC_PER_SEC)
+#define HANDLER_HEARTBEAT_USEC     (60 * USEC_PER_SEC)
+
 /* The HTTP server for kubelet's probes and Prometheus. */
 #define LIMIT_SERVE_CLIENTS       16U
 #define LIMIT_SERVE_REQUEST_BYTES (16U * 1024)

@@ -20,6 +20,7 @@ TOKEN = "test-cluster-token"
 sys.path.insert(0, str(HERE))
 import binaries  # noqa: E402
 import cluster as clusters  # noqa: E402
+import images  # noqa: E402
 
 
 def build():
@@ -140,3 +141,24 @@ def cluster():
     finally:
         if not kept:
             it.down()
+
+
+@pytest.fixture(scope="session")
+def launcher_images(cluster, tmp_path_factory):
+    """The launcher's image and the small guest's are on the node."""
+    folder = tmp_path_factory.mktemp("images")
+    cluster.load(images.build(folder, "launcher")["launcher"], images.guest(folder))
+
+
+@pytest.fixture(scope="session")
+def vmlet(cluster, launcher_images, tmp_path_factory):
+    """virt-controller and virt-handler run in the cluster, as k8s/manifests has them; guests are emulated."""
+    folder = tmp_path_factory.mktemp("install")
+    cluster.load(*images.build(folder, "controller", "handler").values())
+    cluster.load(images.container_disk(folder, "test-disk", bytes(range(256)) * 4096))
+    cluster.kubectl("apply", "--server-side", "-k", str(images.overlay(folder, "--use-emulation")))
+    for what in ("deployment/virt-controller", "daemonset/virt-handler"):
+        cluster.kubectl("-n", "kubevirt", "rollout", "status", what, "--timeout=180s", timeout=200)
+    cluster._wait("the node may have instances", lambda: cluster.kubectl(
+        "get", "node", cluster.name, "-o", r"jsonpath={.metadata.labels.kubevirt\.io/schedulable}") == "true", 60)
+    return cluster

@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "k8s/handler/guest.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/child.h"
+#include "base/fd.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "k8s/controller/object.h"
+#include "k8s/handler/mount.h"
+
+#define QEMU_UID 107
+#define VOLUMES  "volumes/kubernetes.io~empty-dir"
+
+int guest_new(const struct guest_paths *paths, const struct record *record, struct guest **ret)
+{
+    struct guest *guest = calloc(1, sizeof(*guest));
+
+    if (!guest)
+        return -ENOMEM;
+    guest->paths = paths;
+    guest->child_out = guest->child_err = -EBADF;
+    guest->record = (struct record){.uid = strdup(record->uid),
+                                    .namespace_ = strdup(record->namespace_),
+                                    .name = strdup(record->name),
+                                    .pod_uid = strdup(record->pod_uid),
+                                    .links = json_incref(record->links),
+                                    .generation = record->generation,
+                                    .next_event = record->next_event};
+    if (!guest->record.uid || !guest->record.namespace_ || !guest->record.name || !guest->record.pod_uid ||
+        asprintf(&guest->key, "%s/%s", record->namespace_, record->name) < 0) {
+        guest_free(guest);
+        return -ENOMEM;
+    }
+    *ret = guest;
+    return 0;
+}
+
+static void forget_child(struct guest *guest)
+{
+    guest->child = sd_event_source_disable_unref(guest->child);
+    guest->child_timer = sd_event_source_disable_unref(guest->child_timer);
+    guest->child_out = fd_close(guest->child_out);
+    guest->child_err = fd_close(guest->child_err);
+}
+
+void guest_free(struct guest *guest)
+{
+    if (!guest)
+        return;
+    forget_child(guest);
+    rpc_client_free(guest->rpc);
+    record_done(&guest->record);
+    free(guest->failure);
+    free(guest->key);
+    free(guest);
+}
+
+char *guest_socket(const struct guest *guest)
+{
+    char *path;
+
+    return asprintf(&path, "%s/%s/" VOLUMES "/sockets/launcher-sock", guest->paths->pods, guest->record.pod_uid) < 0
+               ? NULL
+               : path;
+}
+
+static char *disks_dir(const struct guest *guest)
+{
+    char *path;
+
+    return asprintf(&path, "%s/%s/" VOLUMES "/container-disks", guest->paths->pods, guest->record.pod_uid) < 0 ? NULL
+                                                                                                               : path;
+}
+
+/* The process of this pod that listens on a socket of its volumes. */
+static int peer_of(const struct guest *guest, const char *socket, pid_t *ret, struct error **ret_error)
+{
+    int r = socket_peer(socket, ret, ret_error);
+
+    if (r == -ENOENT || r == -ECONNREFUSED)
+        return -EAGAIN;
+    if (r >= 0 && !process_is_in_pod(*ret, guest->record.pod_uid))
+        return error_set(ret_error, ERROR_NOT_ALLOWED, EPERM, "%s: process %d listens there, which is none of pod %s",
+                         socket, (int)*ret, guest->record.pod_uid);
+    return r;
+}
+
+/* ---- container disks -------------------------------------------------------------------------------------------- */
+
+static int mount_one(const struct guest *guest, const char *disks, const char *socket_name, const char *file,
+                     const char *dir, const char *name, struct error **ret_error)
+{
+    _cleanup_free_ char *socket = NULL;
+    pid_t pid;
+    int r;
+
+    if (asprintf(&socket, "%s/%s.sock", disks, socket_name) < 0)
+        return error_oom(ret_error);
+    r = peer_of(guest, socket, &pid, ret_error);
+    if (r >= 0)
+        r = container_file_mount(pid, file, dir, name, ret_error);
+    return r < 0 ? error_wrap(ret_error, r, "container disk %s", socket_name) : 0;
+}
+
+static int mount_kernel(const struct guest *guest, const json_t *container, const char *disks, struct error **ret_error)
+{
+    static const char *const members[] = {"kernelPath", "initrdPath"};
+    _cleanup_free_ char *dir = NULL;
+
+    if (asprintf(&dir, "%s/kernel-boot", disks) < 0)
+        return error_oom(ret_error);
+    if (mkdir(dir, 0755) < 0 && errno != EEXIST)
+        return error_errno(ret_error, -errno, "%s", dir);
+    for (size_t i = 0; i < ELEMENTSOF(members); i++) {
+        const char *path = GET_TEXT(container, members[i]), *slash = strrchr(path, '/');
+        int r = *path ? mount_one(guest, disks, "kernel-boot", path, dir, slash ? slash + 1 : path, ret_error) : 0;
+
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int mount_disks(const struct guest *guest, const json_t *vmi, struct error **ret_error)
+{
+    _cleanup_free_ char *disks = disks_dir(guest);
+    const json_t *kernel = GET(vmi, "spec", "domain", "firmware", "kernelBoot", "container");
+    json_t *volume;
+    size_t i;
+    int r = 0;
+
+    if (!disks)
+        return error_oom(ret_error);
+    json_array_foreach (GET(vmi, "spec", "volumes"), i, volume) {
+        const json_t *disk = GET(volume, "containerDisk");
+        const char *path = GET_TEXT(disk, "path");
+        char socket[32], file[40];
+
+        if (!disk)
+            continue;
+        snprintf(socket, sizeof(socket), "disk_%zu", i);
+        snprintf(file, sizeof(file), "disk_%zu.img", i);
+        r = mount_one(guest, disks, socket, *path ? path : NULL, disks, file, ret_error);
+        if (r < 0)
+            return r;
+    }
+    return kernel ? mount_kernel(guest, kernel, disks, ret_error) : 0;
+}
+
+/* ---- devices ---------------------------------------------------------------------------------------------------- */
+
+/* The nodes in the container's /dev, which kubelet has made for root. */
+static int own_devices(pid_t pid, struct error **ret_error)
+{
+    static const char *const names[] = {"dev/kvm", "dev/net/tun", "dev/vhost-net"};
+    _cleanup_close_ int root = -EBADF;
+    char path[64];
+
+    snprintf(path, sizeof(path), "/proc/%d/root", (int)pid);
+    root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return error_errno(ret_error, -errno, "%s", path);
+    for (size_t i = 0; i < ELEMENTSOF(names); i++) {
+        struct stat st;
+        _cleanup_close_ int fd = openat(root, names[i], O_PATH | O_NOFOLLOW | O_CLOEXEC);
+
+        /* Nobody but root can have put a device there; a link is left alone. */
+        if (fd < 0 || fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode))
+            continue;
+        if (fchownat(fd, "", QEMU_UID, QEMU_UID, AT_EMPTY_PATH) < 0)
+            return error_errno(ret_error, -errno, "cannot give /%s to uid %u", names[i], QEMU_UID);
+    }
+    return 0;
+}
+
+/* ---- network ---------------------------------------------------------------------------------------------------- */
+
+static void child_ended(struct guest *guest, struct error *error)
+{
+    guest_ready ready = guest->ready;
+
+    forget_child(guest);
+    guest->prepared = error == NULL;
+    ready(guest, error, guest->ready_userdata);
+    error_free(error);
+}
+
+static char *read_output(int fd)
+{
+    char *text = NULL;
+    size_t length;
+
+    return lseek(fd, 0, SEEK_SET) == 0 && fd_read_all(fd, LIMIT_HANDLER_OUTPUT_BYTES, &text, &length) >= 0 ? text
+                                                                                                           : NULL;
+}
+
+/* Of netsetup's JSON: what the status wants, and no steps. */
+static json_t *links_of(const json_t *plan)
+{
+    static const char *const wanted[] = {"name", "binding", "state", "podLink", "mac", "queues", "podIPs"};
+    json_t *list = json_array(), *from;
+    size_t i;
+
+    json_array_foreach (json_object_get(plan, "interfaces"), i, from) {
+        json_t *to = json_object();
+
+        for (size_t k = 0; k < ELEMENTSOF(wanted); k++)
+            if (json_object_get(from, wanted[k]))
+                json_object_set(to, wanted[k], json_object_get(from, wanted[k]));
+        json_array_append_new(list, to);
+    }
+    return list;
+}
+
+static int on_netsetup(sd_event_source *source, const siginfo_t *info, void *userdata)
+{
+    struct guest *guest = userdata;
+    struct error *error = NULL;
+    _cleanup_free_ char *out = read_output(guest->child_out), *err = read_output(guest->child_err);
+
+    if (info->si_code != CLD_EXITED || info->si_status != 0)
+        error_set(&error, ERROR_NETWORK, EIO, "netsetup %s: %.800s", child_describe_status(info), err ? err : "");
+    else {
+        json_t *plan = out ? json_loads(out, JSON_REJECT_DUPLICATES, NULL) : NULL;
+
+        json_decref(guest->record.links);
+        guest->record.links = links_of(plan);
+        json_decref(plan);
+        (void)record_save(guest->paths->records, &guest->record, &error);
+    }
+    child_ended(guest, error);
+    return 0;
+}
+
+static int on_netsetup_late(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct guest *guest = userdata;
+
+    (void)kill(guest->child_pid, SIGKILL); /* its end is what counts */
+    return 0;
+}
+
+static int start_netsetup(struct guest *guest, sd_event *event, const json_t *vmi, pid_t launcher,
+                          struct error **ret_error)
+{
+    _cleanup_close_ int in = memfd_create("vmi", MFD_CLOEXEC), pidfd = -EBADF;
+    _cleanup_free_ char *text = json_dumps(vmi, JSON_COMPACT), *state = NULL;
+    char pid[16], apply[] = "apply", file[] = "-", json[] = "--json", pid_flag[] = "--pid",
+                  state_flag[] = "--state-dir";
+    char *argv[] = {
+        (char *)(uintptr_t)guest->paths->netsetup, apply, file, json, pid_flag, pid, state_flag, NULL, NULL};
+    struct child_options options = {.argv = argv, .death_signal = SIGKILL};
+    int r;
+
+    snprintf(pid, sizeof(pid), "%d", (int)launcher);
+    if (!text || asprintf(&state, "%s/%s", guest->paths->network, guest->record.uid) < 0)
+        return error_oom(ret_error);
+    argv[7] = state;
+    guest->child_out = memfd_create("netsetup-out", MFD_CLOEXEC);
+    guest->child_err = memfd_create("netsetup-err", MFD_CLOEXEC);
+    if (in < 0 || guest->child_out < 0 || guest->child_err < 0)
+        return error_errno(ret_error, -errno, "cannot make a memory file");
+    r = fd_write_all(in, text, strlen(text));
+    if (r < 0 || lseek(in, 0, SEEK_SET) < 0)
+        return error_errno(ret_error, r < 0 ? r : -errno, "cannot hand the manifest over");
+    options.stdin_fd = in;
+    options.stdout_fd = guest->child_out;
+    options.stderr_fd = guest->child_err;
+    r = child_spawn(&options, &guest->child_pid, &pidfd, ret_error);
+    if (r < 0)
+        return error_wrap(ret_error, r, "%s", guest->paths->netsetup);
+    r = sd_event_add_child_pidfd(event, &guest->child, pidfd, WEXITED, on_netsetup, guest);
+    if (r < 0)
+        return error_errno(ret_error, r, "cannot watch netsetup");
+    (void)sd_event_source_set_child_pidfd_own(guest->child, true);
+    TAKE_FD(pidfd);
+    return event_arm_timer(event, &guest->child_timer, TIMEOUT_NETSETUP_USEC, on_netsetup_late, guest);
+}
+
+static int on_ready_now(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    child_ended(userdata, NULL);
+    return 0;
+}
+
+int guest_prepare(struct guest *guest, sd_event *event, const json_t *vmi, guest_ready ready, void *userdata,
+                  struct error **ret_error)
+{
+    _cleanup_free_ char *socket = guest_socket(guest);
+    pid_t launcher;
+    int r;
+
+    if (!socket)
+        return error_oom(ret_error);
+    guest->ready = ready;
+    guest->ready_userdata = userdata;
+    if (guest->prepared)
+        return event_arm_timer(event, &guest->child_timer, 0, on_ready_now, guest);
+    r = peer_of(guest, socket, &launcher, ret_error);
+    if (r >= 0)
+        r = mount_disks(guest, vmi, ret_error);
+    if (r >= 0)
+        r = own_devices(launcher, ret_error);
+    if (r < 0)
+        return r;
+    if (guest->record.links)
+        return event_arm_timer(event, &guest->child_timer, 0, on_ready_now, guest);
+    r = start_netsetup(guest, event, vmi, launcher, ret_error);
+    if (r < 0)
+        forget_child(guest);
+    return r;
+}
+
+void guest_clean(struct guest *guest)
+{
+    _cleanup_free_ char *disks = disks_dir(guest), *network = NULL;
+
+    if (disks)
+        container_files_unmount(disks);
+    if (asprintf(&network, "%s/%s", guest->paths->network, guest->record.uid) >= 0)
+        (void)remove_tree(network);
+    record_remove(guest->paths->records, guest->record.uid);
+    guest->cleaned = true;
+}
