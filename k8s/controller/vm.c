@@ -477,6 +477,13 @@ int plan_vm(const struct view *v, struct plan *p)
                      json_object_get(status, "startFailure") ? json_object_get(status, "startFailure") : json_null()) ||
          (streq(strategy, STRATEGY_RERUN) && first_request(status) && !first_request(GET(v->vm, "status")))))
         return plan_vm_status(v, strategy, false, status, p);
+    if (action == ACTION_START && (GET(v->vm, "spec", "instancetype") || GET(v->vm, "spec", "preference"))) {
+        /* starting it without them would make another machine than the one that was asked for */
+        without.failure =
+            "spec.instancetype and spec.preference are not resolved in the cluster yet: give the VM's CPUs, "
+            "memory and devices in its template";
+        return plan_vm_status(&without, strategy, true, status, p);
+    }
     wait = action == ACTION_START ? seconds_to_wait(v, status) : 0;
     if (wait > 0)
         p->again_seconds = wait;

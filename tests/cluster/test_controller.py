@@ -334,6 +334,17 @@ def test_a_manifest_that_cannot_be_run(lab):
     assert lab.list("pods") == []
 
 
+def test_an_instance_type_is_not_left_out_silently(lab):
+    lab.controller()
+    vm = copy.deepcopy(VM)
+    vm["spec"]["instancetype"] = {"name": "u1.small"}
+    lab.make("virtualmachines", vm)
+    why = wait_for("condition", lambda: [c for c in (lab.get("virtualmachines", "vm").get("status") or {}).get("conditions", [])
+                                         if c["type"] == "Failure"])
+    assert "spec.instancetype" in why[0]["message"]
+    assert lab.list("virtualmachineinstances") == []
+
+
 def test_a_refused_pod_is_said_and_tried_again(lab):
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
     lab.api.call("POST", f"/api/v1/namespaces/{lab.ns}/resourcequotas", quota)
