@@ -241,10 +241,11 @@ static void add_credentials(struct pod_build *b)
 
 static void add_helper_binary(struct pod_build *b)
 {
-    json_t *mounts = json_array(), *container;
+    json_t *mounts, *container;
 
     if (json_array_size(b->containers) == 0)
         return; /* no image */
+    mounts = json_array();
     add_mount(b, mounts, "virt-bin-share-dir", "/init/usr/bin");
     container =
         json_pack("{s:s, s:[s,s,s], s:s, s:o, s:o, s:o}", "name", "container-disk-binary", "command", "/usr/bin/cp",
