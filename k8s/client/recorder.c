@@ -24,7 +24,7 @@ struct series {
     struct kube_recorder *recorder;
     char *key;
     char *namespace_, *name; /* of the Event; NULL: not written yet */
-    json_t *event;           /* as it is to be created */
+    char *event;             /* as it is to be created; text, for a tree takes many times as much */
     char *message;           /* differs from the Event's when messages were combined */
     uint64_t count, written; /* happenings; of those, in the API server */
     uint64_t written_usec;
@@ -51,7 +51,7 @@ static void series_free(struct series *s)
     LIST_REMOVE(r->list, s, link);
     kube_call_cancel(s->call);
     sd_event_source_disable_unref(s->timer);
-    json_decref(s->event);
+    free(s->event);
     free(s->key);
     free(s->namespace_);
     free(s->name);
@@ -151,8 +151,8 @@ static void write_series(struct series *s)
         q.name = s->name;
         body = json_pack("{s:I, s:s, s:s}", "count", (json_int_t)s->count, "lastTimestamp", now, "message", s->message);
     } else {
-        const char *about = json_string_value(json_object_get(json_object_get(s->event, "involvedObject"), "name"));
-        json_t *metadata = json_object_get(s->event, "metadata");
+        json_t *event = json_loads(s->event, 0, NULL), *metadata = json_object_get(event, "metadata");
+        const char *about = json_string_value(json_object_get(json_object_get(event, "involvedObject"), "name"));
         struct timespec clock;
 
         /* as Kubernetes' own components name them */
@@ -161,7 +161,7 @@ static void write_series(struct series *s)
                  (unsigned long long)clock.tv_sec * 1000000000ULL + (unsigned long long)clock.tv_nsec +
                      s->recorder->number++);
         q.verb = KUBE_CREATE;
-        body = json_incref(s->event);
+        body = event;
         json_object_set_new(metadata, "name", json_string(name));
         json_object_set_new(body, "count", json_integer((json_int_t)s->count));
         json_object_set_new(body, "firstTimestamp", json_string(now));
@@ -210,6 +210,7 @@ static int record_message(struct kube_recorder *r, const struct kube_subject *ab
     _cleanup_(strbuf_done) struct strbuf matter = {0}, key = {0};
     char *combined;
     struct series *s;
+    json_t *event;
     bool is_new;
 
     strbuf_printf(&matter, "%s/%s %d%s", about->uid ? about->uid : about->namespace_, about->name, warning, reason);
@@ -234,7 +235,9 @@ static int record_message(struct kube_recorder *r, const struct kube_subject *ab
     s->last = kube_now();
     if (is_new) {
         s->namespace_ = strdup(about->namespace_);
-        s->event = make_event(r, about, warning, reason);
+        event = make_event(r, about, warning, reason);
+        s->event = event ? json_dumps(event, JSON_COMPACT) : NULL;
+        json_decref(event);
         if (!s->namespace_ || !s->event) {
             series_free(s);
             return -ENOMEM;
