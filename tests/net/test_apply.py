@@ -6,6 +6,7 @@ import resource
 import statistics
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from conftest import NETSETUP, POD_MAC, run, until
@@ -278,6 +279,34 @@ def test_without_net_admin(lab):
     done = lab.pod.exec("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", NETSETUP, "apply", lab.manifest("bridge"),
                         "--state-dir", lab.state, "--cache-dir", lab.cache, check=False)
     assert done.returncode == 3 and "CAP_NET_ADMIN" in done.stderr
+
+
+def test_what_is_given_up_before_the_manifest_is_read(lab):
+    """The manifest is a pipe that nobody has written to yet: what the process may do while it waits for it."""
+    pipe = lab.directory / "vmi.pipe"
+    os.mkfifo(pipe)
+    process = subprocess.Popen([NETSETUP, "apply", pipe, "--netns", lab.pod.path, "--state-dir", lab.state, "--cache-dir", lab.cache],
+                               stderr=subprocess.PIPE, text=True)
+    lab.processes.append(process)
+
+    def status():
+        return dict(line.split(":\t", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if ":\t" in line)
+
+    until(lambda: status()["Seccomp"].strip() == "2", "the filter is loaded")
+    until(lambda: status()["State"].startswith("S"), "it waits for the pipe")
+    now = status()
+    net_admin = 1 << 12  # linux/capability.h
+    assert [int(now[k], 16) for k in ("CapEff", "CapPrm", "CapBnd")] == [net_admin] * 3
+    assert [int(now[k], 16) for k in ("CapInh", "CapAmb")] == [0, 0]
+    assert now["NoNewPrivs"].strip() == "1"
+    writers = [int(p) for p in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    assert len(writers) == 1  # what writes into the launcher's folder: as its owner, with no capability at all
+    child = dict(line.split(":\t", 1) for line in Path(f"/proc/{writers[0]}/status").read_text().splitlines() if ":\t" in line)
+    assert int(child["CapEff"], 16) == 0 and child["Uid"].split() == ["107"] * 4 and child["NoNewPrivs"].strip() == "1"
+    before = lab.pod.dump()
+    pipe.write_text("{")  # opens it, and what comes is no manifest
+    assert process.wait(30) == 2 and "vmi.pipe" in process.stderr.read()
+    assert lab.pod.dump() == before
 
 
 def test_multiqueue_tap_can_be_opened_by_its_owner(lab):

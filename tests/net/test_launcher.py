@@ -196,3 +196,41 @@ def test_passt(lab, launch):
     assert "10.244.1.5 peer" in vm.exec(fetch)
     vm.stop()
     until(lambda: not Path(f"/proc/{passt[0]}").exists() or "Z" in Path(f"/proc/{passt[0]}/stat").read_text(), "passt has ended")
+
+
+def test_two_nics(lab, launch):
+    """Masquerade on the pod network and a bridge on another one, each with a server of its own on port 67."""
+    link = "pod16477688c0e"  # pod + the first 11 hex digits of sha256("blue")
+    lab.node.sh("ip link add blue type bridge; ip link set blue up; ip addr add 192.168.9.1/24 dev blue")
+    lab.plug(lab.pod, link, "ca:5f:48:41:7d:99", "192.168.9.5/24", bridge="blue", gateway=False)
+    vm = launch([{"name": "default", "masquerade": {}, "macAddress": POD_MAC}, {"name": "blue", "bridge": {}}],
+                [{"name": "default", "pod": {}}, {"name": "blue", "multus": {"networkName": "b"}}])
+    vm.wait_agent()
+    blue = vm.wait_address("192.168.9.5")
+    assert (blue["name"], blue["mac"], blue["podInterfaceName"]) == ("blue", "ca:5f:48:41:7d:99", link)
+    assert [nic["name"] for nic in vm.interfaces()] == ["default", "blue"]
+    assert vm.interfaces()[0]["ipAddresses"][0] == "10.244.1.5"
+    seen = vm.exec("ip -4 -o addr; ping -c 2 -W 5 192.168.9.1; ping -c 2 -W 5 192.0.2.1; ping -c 1 -W 2 -I eth1 10.244.1.6; true")
+    assert "inet 10.0.2.2/24" in seen and "inet 192.168.9.5/24" in seen, seen
+    assert seen.count("2 packets received") == 2 and "1 packets received" not in seen, seen
+    vm.stop()
+
+
+FETCH = "i=0; while [ $i -lt 50 ]; do busybox nc -w 5 {} {} </dev/null && break; i=$((i+1)); busybox usleep 200000; done"
+
+
+@pytest.mark.parametrize("ports", [[], [{"port": 8080}]], ids=["every port", "one port"])
+def test_masqueraded_guest_is_reached(lab, launch, ports):
+    """By the pod's address, by the pod's own localhost, and by itself through the pod's address; other ports are the pod's."""
+    vm = launch([{"name": "default", "masquerade": {}, "macAddress": POD_MAC, "ports": ports}])
+    vm.wait_agent()
+    vm.wait_address("10.244.1.5")
+    for port in (8080, 8081):
+        vm.exec(f"(nc -ll -p {port} -e /bin/echo guest{port} >/dev/null 2>&1 </dev/null &)")
+    Listener(lab, lab.pod, 8081, "pod")
+    for who, address in ((lab.peer, "10.244.1.5"), (lab.node, "10.244.1.5"), (lab.pod, "127.0.0.1")):
+        assert "guest8080" in who.exec("sh", "-c", FETCH.format(address, 8080)).stdout, (who.name, address)
+    assert "guest8080" in vm.exec(FETCH.format("10.244.1.5", 8080)), "hairpin"
+    other = lab.peer.exec("sh", "-c", FETCH.format("10.244.1.5", 8081)).stdout
+    assert ("pod" in other) if ports else ("guest8081" in other), other
+    vm.stop()
