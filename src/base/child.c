@@ -2,6 +2,8 @@
 #include "base/child.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/prctl.h>
@@ -15,10 +17,28 @@
 #include "base/limits.h"
 #include "base/strbuf.h"
 
+/* In the child: only what is in the mask stays. */
+static int keep_capabilities(uint64_t mask)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 && errno != EINVAL)
+        return -1;
+    if (syscall(SYS_capget, &header, data) < 0)
+        return -1;
+    for (size_t i = 0; i < ELEMENTSOF(data); i++) {
+        data[i].permitted &= (uint32_t)(mask >> (32 * i));
+        data[i].effective = data[i].permitted;
+        data[i].inheritable = 0;
+    }
+    return (int)syscall(SYS_capset, &header, data);
+}
+
 /* Runs in the child between fork and exec: only async-signal-safe calls. The errno goes back by the pipe. */
 static void child_exec(const struct child_options *o, struct child_fd *moved, int report_fd, pid_t parent)
 {
-    int base = 3, null_fd;
+    int base = 3, ruleset_fd = o->ruleset_fd, null_fd;
     sigset_t none;
 
     if (o->death_signal && prctl(PR_SET_PDEATHSIG, o->death_signal) < 0)
@@ -49,6 +69,8 @@ static void child_exec(const struct child_options *o, struct child_fd *moved, in
     report_fd = fcntl(report_fd, F_DUPFD_CLOEXEC, base);
     if (report_fd < 0)
         _exit(127);
+    if (ruleset_fd > 0 && (ruleset_fd = fcntl(ruleset_fd, F_DUPFD_CLOEXEC, base)) < 0)
+        goto fail;
     for (size_t i = 0; i < o->n_fds; i++) {
         moved[i].fd = fcntl(o->fds[i].fd, F_DUPFD_CLOEXEC, base);
         if (moved[i].fd < 0)
@@ -69,7 +91,18 @@ static void child_exec(const struct child_options *o, struct child_fd *moved, in
             signal(s, SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    execvpe(o->argv[0], o->argv, o->environment ? o->environment : environ);
+    if (o->capabilities && keep_capabilities(*o->capabilities) < 0)
+        goto fail;
+    if ((o->filter || o->ruleset_fd > 0) && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        goto fail;
+    if (o->ruleset_fd > 0 && syscall(SYS_landlock_restrict_self, ruleset_fd, o->ruleset_flags) < 0)
+        goto fail;
+    if (o->filter && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, o->filter, 0, 0) < 0)
+        goto fail;
+    if (o->program)
+        execve(o->program, o->argv, o->environment ? o->environment : environ);
+    else
+        execvpe(o->argv[0], o->argv, o->environment ? o->environment : environ);
 fail:
     (void)!write(report_fd, &errno, sizeof(errno));
     _exit(127);

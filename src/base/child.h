@@ -2,6 +2,7 @@
 /* Child processes: started with exactly the fds that they are to have, watched by pidfd on the event loop. */
 #pragma once
 
+#include <linux/filter.h>
 #include <signal.h>
 #include <sys/types.h>
 
@@ -26,6 +27,11 @@ struct child_options {
     bool new_process_group;             /* ctrl-C on our terminal does not reach it */
     uint64_t limit_address_space;       /* RLIMIT_AS, bytes; 0: none */
     unsigned limit_cpu_seconds;         /* RLIMIT_CPU; 0: none */
+    const struct sock_fprog *filter;    /* seccomp's, loaded last, with no_new_privs */
+    int ruleset_fd;                     /* Landlock's, with no_new_privs; 0 or less: none */
+    unsigned ruleset_flags;             /* of landlock_restrict_self(2) */
+    const char *program;                /* executed instead of a look at PATH, by this very address */
+    const uint64_t *capabilities; /* the child keeps these bits of what we have, none of them ambient; NULL: all */
 };
 
 /*

@@ -40,8 +40,10 @@ static void on_status(struct qmp_client *client, json_t *result, const struct er
         domain_first_cont(d);
     event_log_add(d->events, "Domain", domain_state_name(l->state),
                   json_pack("{s:s, s:s, s:b}", "state", domain_state_name(l->state), "stateReason",
-                            domain_reason_name(l->reason), "adopted", 1),
-                  "took over the running VM (QEMU is pid %d)", (int)d->pid);
+                            domain_reason_name(l->reason), "adopted", d->adopted_done != NULL),
+                  d->adopted_done ? "took over the running VM (QEMU is pid %d)"
+                                  : "QEMU (pid %d) answers again; its monitor was connected to anew",
+                  (int)d->pid);
     domain_save_state(d);
     CRASH_POINT("adopt-saved");
     domain_io_error_stopped(d);
@@ -63,6 +65,47 @@ static void on_chardevs(struct qmp_client *client, json_t *result, const struct 
         if (label && streq(label, MACHINE_ROLE_AGENT) && json_is_true(json_object_get(chardev, "frontend-open")))
             domain_agent_channel(d, true);
     }
+}
+
+/* However long it takes: until then the state file says how the VM stands. */
+static int ask(struct domain *d)
+{
+    struct qmp_call status = {
+        .command = "query-status", .timeout_usec = UINT64_MAX, .callback = on_status, .userdata = d};
+    struct qmp_call chardevs = {
+        .command = "query-chardev", .timeout_usec = UINT64_MAX, .callback = on_chardevs, .userdata = d};
+    int r = qmp_client_call(d->qmp, &status, NULL);
+
+    return r < 0 ? r : qmp_client_call(d->qmp, &chardevs, NULL);
+}
+
+static int on_reconnect(sd_event_source *source, uint64_t at, void *userdata)
+{
+    _cleanup_error_ struct error *e = NULL;
+    struct domain *d = userdata;
+    int r;
+
+    if (d->pid <= 0)
+        return 0;
+    r = domain_connect_monitor(d, &e);
+    if (r >= 0) {
+        domain_watch_monitor(d);
+        r = ask(d);
+    }
+    if (r < 0) {
+        log_debug("QEMU's monitor: %s", e ? error_message(e) : strerror(-r));
+        domain_monitor_lost(d);
+    }
+    return 0;
+}
+
+void domain_monitor_lost(struct domain *d)
+{
+    if (d->pid <= 0)
+        return;
+    /* one that is about to end has ended by then */
+    if (event_arm_timer(d->event, &d->reconnect_timer, QMP_RECONNECT_USEC, on_reconnect, d) < 0)
+        log_error("the monitor of QEMU (pid %d) is lost, and there is no timer to connect again", (int)d->pid);
 }
 
 static int open_process(struct domain *d, const struct domain_state_file *state, struct error **ret_error)
@@ -128,16 +171,14 @@ int domain_adopt(struct domain *d, const struct domain_state_file *state, domain
         guest_info_restore(d->guest_info, "guest-network-get-interfaces", json_incref(state->guest_interfaces));
     d->adopted_done = done;
     d->adopted_userdata = done_userdata;
-    r = qmp_client_invoke(d->qmp, "query-status", NULL, on_status, d);
-    if (r >= 0)
-        r = qmp_client_invoke(d->qmp, "query-chardev", NULL, on_chardevs, d);
+    r = ask(d);
     if (r < 0) {
         d->pid = 0;
         return error_errno(ret_error, r, "cannot talk to QEMU");
     }
     CRASH_POINT("adopt-asked");
     if (state->stop_asked_wall)
-        domain_take_up_stop(d, state->stop_asked_wall, state->stop_deadline_wall);
+        domain_take_up_stop(d, state->stop_asked_wall, state->stop_asked, state->stop_deadline);
     if (state->disks) {
         domain_take_up_disks(d, state->disks);
         d->plug_serial = state->plug_serial;
@@ -148,7 +189,7 @@ int domain_adopt(struct domain *d, const struct domain_state_file *state, domain
         domain_take_up_block_job(d, state->block_job);
     if (state->memory_dump)
         domain_take_up_dump(d, state->memory_dump);
-    if (state->thaw_deadline_wall)
-        domain_take_up_freeze(d, state->thaw_deadline_wall);
+    if (state->thaw_deadline)
+        domain_take_up_freeze(d, state->thaw_deadline);
     return 0;
 }

@@ -17,6 +17,20 @@ static void complain(const struct rpc_peer *peer, const struct error *error, voi
     log_warning_of(error, "a client of the command server (pid %d, uid %u)", (int)peer->pid, (unsigned)peer->uid);
 }
 
+/* A guest that took its QEMU over has the uid that may use the socket. Its process it cannot change: QEMU's filter lets
+ * it start no other (sandbox.c). */
+static const char *refuse(const struct rpc_peer *peer, void *userdata)
+{
+    const struct domain *d = ((struct control *)userdata)->domain;
+
+    if (d && d->pid > 0 && peer->pid == d->pid)
+        return "it is the VM's own QEMU";
+    for (size_t i = 0; d && i < d->n_helpers; i++)
+        if (peer->pid == d->helpers[i].pid)
+            return "it is a helper of the VM's QEMU";
+    return NULL;
+}
+
 static unsigned get_state(void *userdata)
 {
     struct control *c = userdata;
@@ -615,6 +629,7 @@ int control_new(sd_event *event, const struct control_options *options, struct e
         .userdata = c,
         .allowed_uid = geteuid(),
         .complain = complain,
+        .refuse = refuse,
     };
     r = rpc_server_new(event, &server, &c->server, ret_error);
     if (r < 0)

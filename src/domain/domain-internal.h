@@ -27,8 +27,8 @@ enum stop_phase {
 
 struct stop {
     enum stop_phase phase;
-    uint64_t asked_at, deadline;           /* CLOCK_MONOTONIC; deadline UINT64_MAX: none */
-    uint64_t wall_asked_at, wall_deadline; /* CLOCK_REALTIME, for the state file; deadline 0: none */
+    uint64_t asked_at, deadline; /* CLOCK_MONOTONIC; deadline UINT64_MAX: none */
+    uint64_t wall_asked_at;      /* CLOCK_REALTIME, for people */
     unsigned presses;
     bool agent_asked;
     char *why;
@@ -43,6 +43,7 @@ struct domain {
     char *dir, *accel_reason, *manifest;
     enum machine_accel accel;
     struct timeline *timeline;
+    const char *const *file_dirs;
     bool start_paused, die_with_us;
     uint64_t grace_usec;
 
@@ -60,6 +61,7 @@ struct domain {
     char **sockets; /* paths to unlink at the end */
 
     struct qmp_client *qmp;
+    sd_event_source *reconnect_timer;
     struct qga_client *agent;
     struct console *console;
     struct console_log *console_log; /* NULL: the console is not logged */
@@ -70,11 +72,11 @@ struct domain {
     char *agent_version;
     struct guest_info *guest_info;
     sd_event_source *thaw_timer, *clock_timer;
-    uint64_t thaw_deadline_wall; /* CLOCK_REALTIME; 0: not frozen, or without a limit */
-    uint64_t clock_give_up;      /* until when the guest's clock is tried to be set */
-    char *pause_volume;          /* the volume whose I/O error paused the guest */
-    char *pause_error;           /* errno's text */
-    sd_event_source *io_timer;   /* resumes it */
+    uint64_t thaw_deadline;    /* CLOCK_MONOTONIC; 0: not frozen, or without a limit */
+    uint64_t clock_give_up;    /* until when the guest's clock is tried to be set */
+    char *pause_volume;        /* the volume whose I/O error paused the guest */
+    char *pause_error;         /* errno's text */
+    sd_event_source *io_timer; /* resumes it */
     unsigned io_retries;
     uint64_t io_next_wall;  /* CLOCK_REALTIME; 0: none is planned */
     uint64_t io_resumed_at; /* CLOCK_MONOTONIC; 0: never */
@@ -105,6 +107,8 @@ struct domain {
 int domain_spawn(struct domain *d, struct error **ret_error);
 /* Connects to monitor, agent and console of a QEMU that listens (or will). */
 int domain_connect(struct domain *d, struct error **ret_error);
+/* A new connection to the monitor in place of the one that was lost. */
+int domain_connect_monitor(struct domain *d, struct error **ret_error);
 void domain_stop_helpers(struct domain *d);
 /* Adds the console's fifos to what is removed at the end. */
 int domain_list_fifos(struct domain *d);
@@ -113,18 +117,21 @@ void domain_on_qmp_event(struct qmp_client *client, const char *name, json_t *da
                          void *userdata);
 /* shutdown.c */
 void stop_done(struct stop *stop);
-/* Goes on with a stop that a former launcher began: pressed at wall_asked, forced at wall_deadline. */
-void domain_take_up_stop(struct domain *d, uint64_t wall_asked, uint64_t wall_deadline);
+/* Goes on with a stop that a former launcher began: pressed at `asked`, forced at `deadline` (0: never). */
+void domain_take_up_stop(struct domain *d, uint64_t wall_asked, uint64_t asked, uint64_t deadline);
 /* freeze.c: goes on with a freeze that a former launcher began. */
-void domain_take_up_freeze(struct domain *d, uint64_t wall_deadline);
+void domain_take_up_freeze(struct domain *d, uint64_t deadline);
 /* Thaws a guest that is frozen; the agent does what it is asked next afterwards. */
 void domain_thaw_for_stop(struct domain *d);
 /* domain.c */
+void domain_watch_monitor(struct domain *d);
 int domain_watch(struct domain *d, domain_ended_fn ended, void *userdata, struct error **ret_error);
 /* Lets a guest that has never run begin, unless it is to start paused. */
 int domain_first_cont(struct domain *d);
 void domain_state_changed(struct domain *d);
 void domain_fail(struct domain *d, struct error *error); /* takes the error; the first one counts */
+/* adopt.c: a QEMU whose monitor was lost, and that lives, is connected to again. */
+void domain_monitor_lost(struct domain *d);
 /* agent.c */
 void domain_agent_channel(struct domain *d, bool open);
 /* The guest was stopped for a while: its clock is set by the agent, tried for a minute. */

@@ -34,6 +34,7 @@ int domain_new(sd_event *event, const struct domain_options *options, struct dom
     d->network = options->network;
     d->accel = options->accel;
     d->timeline = options->timeline;
+    d->file_dirs = options->file_dirs;
     d->start_paused = options->start_paused;
     d->die_with_us = options->die_with_us;
     d->grace_usec = options->grace_usec;
@@ -105,6 +106,7 @@ void domain_free(struct domain *d)
     stats_free(d->stats); /* after the monitor, whose last callbacks go to it */
     credentials_free(d->credentials);
     guest_info_free(d->guest_info);
+    sd_event_source_disable_unref(d->reconnect_timer);
     sd_event_source_disable_unref(d->thaw_timer);
     sd_event_source_disable_unref(d->clock_timer);
     if (d->console && killed)
@@ -182,6 +184,11 @@ void domain_fail(struct domain *d, struct error *error)
 
 static const char *describe_end(const siginfo_t *info)
 {
+    /* CLD_KILLED by SIGSYS: seccomp(2), SECCOMP_RET_KILL_PROCESS */
+    if (info->si_code != CLD_EXITED && info->si_status == SIGSYS)
+        return "was killed by SIGSYS: it made a system call that its sandbox forbids, as a QEMU does that its guest "
+               "has "
+               "taken over (the kernel's log names the call)";
     return info->si_code ? child_describe_status(info) : "ended (its exit status went to the monitor that reaped it)";
 }
 
@@ -281,13 +288,18 @@ static void on_started(struct qmp_client *client, json_t *result, const struct e
     domain_fail(d, TAKE_PTR(e));
 }
 
-/* As a rule QEMU has ended, and its pidfd tells; a monitor that never answered is a QEMU that hangs. */
+/* As a rule QEMU has ended, and its pidfd tells. A monitor that never answered is a QEMU that hangs; one of a VM that
+ * runs may answer later, and the guest does not end because of it. */
 static void on_qmp_lost(struct domain *d, const struct error *error)
 {
     _cleanup_free_ char *said = NULL;
     _cleanup_error_ struct error *e = NULL;
 
     log_debug("the monitor is gone: %s", error ? error_message(error) : "closed");
+    if (d->adopted || qmp_client_get_version(d->qmp) != 0) {
+        domain_monitor_lost(d);
+        return;
+    }
     if (error_get_code(error) != ERROR_TIMED_OUT)
         return;
     said = domain_read_qemu_log(d);
@@ -327,12 +339,17 @@ static void on_first_output(void *userdata)
     timeline_mark(d->timeline, MARK_CONSOLE);
 }
 
+void domain_watch_monitor(struct domain *d)
+{
+    qmp_client_set_event_handler(d->qmp, domain_on_qmp_event, d);
+    qmp_client_set_state_handler(d->qmp, on_qmp_state, d);
+}
+
 int domain_watch(struct domain *d, domain_ended_fn ended, void *userdata, struct error **ret_error)
 {
     int r;
 
-    qmp_client_set_event_handler(d->qmp, domain_on_qmp_event, d);
-    qmp_client_set_state_handler(d->qmp, on_qmp_state, d);
+    domain_watch_monitor(d);
     if (d->console)
         console_set_first_output_handler(d->console, on_first_output, d);
     r = sd_event_add_io(d->event, &d->exit_source, d->pidfd, EPOLLIN, on_qemu_exit, d);

@@ -34,10 +34,13 @@ struct domain_options {
     struct event_log *events;          /* borrowed; outlives the domain */
     const struct pod_network *network; /* the NICs' other ends; borrowed; outlives the domain; NULL: not in a pod */
     int balloon_stats_seconds;         /* between two reports of the guest's balloon; 0: the default, negative: none */
-    bool start_paused;                 /* leave the vCPUs stopped after the start */
-    bool die_with_us;                  /* QEMU is killed when this process dies: for a VM that nobody can adopt */
-    uint64_t console_log_bytes;        /* of one file of the console's log; 0: the default */
-    uint64_t grace_usec;               /* of the stop that a guest-side power button starts; from the manifest */
+    /* Below these, and where its command line points, QEMU finds its files, and nowhere else (NULL-terminated,
+     * borrowed); NULL: wherever its uid may. */
+    const char *const *file_dirs;
+    bool start_paused;          /* leave the vCPUs stopped after the start */
+    bool die_with_us;           /* QEMU is killed when this process dies: for a VM that nobody can adopt */
+    uint64_t console_log_bytes; /* of one file of the console's log; 0: the default */
+    uint64_t grace_usec;        /* of the stop that a guest-side power button starts; from the manifest */
 };
 
 /* *ret is the caller's. Nothing is started yet. */

@@ -48,15 +48,15 @@ static void on_frozen(struct qga_client *agent, json_t *result, const struct err
         event_log_add(d->events, "Agent", "Frozen", json_pack("{s:O}", "filesystems", result),
                       "froze %lld file systems of the guest%s", (long long)json_integer_value(result),
                       a->timeout_usec ? "" : ", without a time limit");
-        d->thaw_deadline_wall = a->timeout_usec ? realtime_usec() + a->timeout_usec : 0;
+        d->thaw_deadline = a->timeout_usec ? now_usec() + a->timeout_usec : 0;
         if (a->timeout_usec)
             arm_thaw(d, a->timeout_usec);
         domain_save_state(d);
         CRASH_POINT("freeze-saved");
     }
-    if (error && d->thaw_deadline_wall && !is_frozen(d)) {
+    if (error && d->thaw_deadline && !is_frozen(d)) {
         event_disarm_timer(d->thaw_timer);
-        d->thaw_deadline_wall = 0;
+        d->thaw_deadline = 0;
         domain_save_state(d);
     }
     finish(a, error);
@@ -70,7 +70,7 @@ static void on_thawed(struct qga_client *agent, json_t *result, const struct err
     if (!error) {
         CRASH_POINT("freeze-thawed");
         event_disarm_timer(d->thaw_timer);
-        d->thaw_deadline_wall = 0;
+        d->thaw_deadline = 0;
         guest_info_set(d->guest_info, "guest-fsfreeze-status", json_string("thawed"));
         event_log_add(d->events, "Agent", "Thawed", NULL, "thawed the guest's file systems");
         domain_save_state(d);
@@ -109,7 +109,7 @@ int domain_freeze(struct domain *d, uint64_t timeout_usec, domain_done_fn done, 
     r = start(d, "guest-fsfreeze-freeze", on_frozen, timeout_usec, done, userdata);
     if (r >= 0 && timeout_usec) {
         /* before the answer: a launcher that is killed meanwhile must not leave a frozen guest that nobody thaws */
-        d->thaw_deadline_wall = realtime_usec() + timeout_usec;
+        d->thaw_deadline = now_usec() + timeout_usec;
         domain_save_state(d);
     }
     return r;
@@ -131,13 +131,13 @@ void domain_thaw_for_stop(struct domain *d)
         log_warning("the guest is frozen, and cannot be thawed before it shuts down");
 }
 
-void domain_take_up_freeze(struct domain *d, uint64_t wall_deadline)
+void domain_take_up_freeze(struct domain *d, uint64_t deadline)
 {
-    uint64_t now = realtime_usec();
+    uint64_t now = now_usec();
 
-    d->thaw_deadline_wall = wall_deadline;
+    d->thaw_deadline = deadline;
     /* not before the agent had a chance to connect to us again */
-    arm_thaw(d, MAX(wall_deadline > now ? wall_deadline - now : 0, (uint64_t)USEC_PER_SEC));
+    arm_thaw(d, MAX(deadline > now ? deadline - now : 0, (uint64_t)USEC_PER_SEC));
 }
 
 static void on_auto_thawed(struct domain *d, const struct error *error, void *userdata)

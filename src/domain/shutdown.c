@@ -105,16 +105,14 @@ static int on_stop_timer(sd_event_source *source, uint64_t at, void *userdata)
     return 0;
 }
 
-void domain_take_up_stop(struct domain *d, uint64_t wall_asked, uint64_t wall_deadline)
+void domain_take_up_stop(struct domain *d, uint64_t wall_asked, uint64_t asked, uint64_t deadline)
 {
     struct stop *s = &d->stop;
-    uint64_t wall = realtime_usec(), now = now_usec();
 
     s->phase = STOP_ASKED;
     s->wall_asked_at = wall_asked;
-    s->asked_at = now - MIN(now, wall - MIN(wall, wall_asked));
-    s->wall_deadline = wall_deadline;
-    s->deadline = wall_deadline == 0 ? UINT64_MAX : wall_deadline > wall ? now + (wall_deadline - wall) : now;
+    s->asked_at = asked;
+    s->deadline = deadline ? deadline : UINT64_MAX;
     s->why = strdup("taken up from the former launcher");
     ask(d);
     arm_next(d);
@@ -138,7 +136,6 @@ void domain_shutdown(struct domain *d, uint64_t grace_usec, const char *why)
     }
     if (s->phase == STOP_ASKED) { /* a second request can bring the end nearer, never farther */
         s->deadline = MIN(s->deadline, deadline);
-        s->wall_deadline = s->deadline == UINT64_MAX ? 0 : s->wall_asked_at + (s->deadline - s->asked_at);
         ask(d);
         arm_next(d);
         return;
@@ -147,7 +144,6 @@ void domain_shutdown(struct domain *d, uint64_t grace_usec, const char *why)
     s->asked_at = now;
     s->wall_asked_at = realtime_usec();
     s->deadline = deadline;
-    s->wall_deadline = deadline == UINT64_MAX ? 0 : s->wall_asked_at + grace_usec;
     s->why = strdup(why);
     CRASH_POINT("stop-begin");
     ask(d);

@@ -4,6 +4,7 @@
  * by fd: there is no moment at which a connect could come too early, and a later launcher can connect again.
  */
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
 #include <poll.h>
@@ -20,6 +21,8 @@
 #include "base/limits.h"
 #include "base/strv.h"
 #include "domain/domain-internal.h"
+#include "domain/landlock.h"
+#include "domain/sandbox.h"
 
 static int open_tap(const char *name, bool multi_queue, struct error **ret_error)
 {
@@ -61,7 +64,7 @@ static int open_inherited(struct domain *d, const struct machine_fd *fds, size_t
 
     switch (f->kind) {
     case MACHINE_FD_LISTEN:
-        r = unix_listen(f->path, 0600, 1, &fd, ret_error);
+        r = unix_listen(f->path, 0600, QMP_BACKLOG, &fd, ret_error);
         if (r < 0)
             return r;
         if (strv_append(&d->sockets, f->path) < 0) {
@@ -183,6 +186,20 @@ int domain_connect(struct domain *d, struct error **ret_error)
             return error_errno(ret_error, r, "cannot watch the agent's channel");
     }
     return connect_console(d, ret_error);
+}
+
+int domain_connect_monitor(struct domain *d, struct error **ret_error)
+{
+    size_t n;
+    const struct machine_fd *fds = machine_get_fds(d->machine, &n);
+    int fd = -EBADF, r = connect_role(fds, n, MACHINE_ROLE_QMP, &fd, ret_error);
+
+    if (r < 0)
+        return r;
+    qmp_client_free(d->qmp);
+    d->qmp = NULL;
+    r = qmp_client_new(d->event, fd, &d->qmp);
+    return r < 0 ? error_errno(ret_error, r, "cannot watch the monitor") : 0;
 }
 
 static int copy_nvram(const struct domain *d, struct error **ret_error)
@@ -313,6 +330,61 @@ static int make_environment(const struct domain *d, char ***ret, struct error **
     return 0;
 }
 
+/* What QEMU may need of what a container can have: locked memory, realtime vCPUs; and root in a container beside files
+ * of another user. */
+static uint64_t qemu_capabilities(void)
+{
+    uint64_t kept = 1ULL << CAP_IPC_LOCK | 1ULL << CAP_SYS_NICE;
+
+    return geteuid() == 0 ? kept | 1ULL << CAP_DAC_OVERRIDE | 1ULL << CAP_CHOWN | 1ULL << CAP_FOWNER : kept;
+}
+
+static bool has_user_network(const struct machine *machine)
+{
+    char *const *argv = machine_get_argv(machine);
+
+    for (size_t i = 1; argv[i]; i++)
+        if (streq(argv[i - 1], "-netdev") && strstr(argv[i], "user"))
+            return true;
+    return false;
+}
+
+static int start_qemu(struct domain *d, const struct child_fd *fds, size_t n_fds, int log_fd, struct error **ret_error)
+{
+    _cleanup_(strv_freep) char **environment = NULL;
+    _cleanup_(qemu_sandbox_done) struct qemu_sandbox sandbox = {0};
+    _cleanup_close_ int ruleset_fd = -EBADF;
+    uint64_t capabilities = qemu_capabilities();
+    struct child_options o = {
+        .argv = machine_get_argv(d->machine),
+        .fds = fds,
+        .n_fds = n_fds,
+        .stdout_fd = log_fd,
+        .stderr_fd = log_fd,
+        .death_signal = d->die_with_us ? SIGKILL : 0,
+        .file_mask = 077, /* the sockets that it makes itself are ours alone (VNC) */
+        .new_process_group = true,
+        .capabilities = &capabilities,
+    };
+    int r = make_environment(d, &environment, ret_error);
+
+    if (r >= 0)
+        r = qemu_sandbox_init(&sandbox, o.argv[0], has_user_network(d->machine), ret_error);
+    if (r >= 0 && d->file_dirs)
+        r = landlock_for_qemu(d->file_dirs, o.argv, &ruleset_fd, &o.ruleset_flags, ret_error);
+    if (r < 0)
+        return r;
+    o.environment = environment;
+    o.ruleset_fd = ruleset_fd;
+    o.filter = &sandbox.filter;
+    o.program = sandbox.program;
+    r = child_spawn(&o, &d->pid, &d->pidfd, ret_error);
+    CRASH_POINT("start-spawned");
+    if (r == -ENOENT && ret_error)
+        error_set(ret_error, ERROR_QEMU_NOT_FOUND, ENOENT, "cannot execute %s: there is no such program", o.argv[0]);
+    return r;
+}
+
 int domain_spawn(struct domain *d, struct error **ret_error)
 {
     size_t n;
@@ -348,28 +420,8 @@ int domain_spawn(struct domain *d, struct error **ret_error)
     if (r >= 0)
         r = domain_connect(d, ret_error);
     CRASH_POINT("start-connected");
-    if (r >= 0) {
-        _cleanup_(strv_freep) char **environment = NULL;
-        struct child_options o = {
-            .argv = machine_get_argv(d->machine),
-            .fds = inherited,
-            .n_fds = n,
-            .stdout_fd = log_fd,
-            .stderr_fd = log_fd,
-            .death_signal = d->die_with_us ? SIGKILL : 0,
-            .file_mask = 077, /* the sockets that it makes itself are ours alone (VNC) */
-            .new_process_group = true,
-        };
-
-        r = make_environment(d, &environment, ret_error);
-        o.environment = environment;
-        if (r >= 0)
-            r = child_spawn(&o, &d->pid, &d->pidfd, ret_error);
-        CRASH_POINT("start-spawned");
-        if (r == -ENOENT && ret_error)
-            error_set(ret_error, ERROR_QEMU_NOT_FOUND, ENOENT, "cannot execute %s: there is no such program",
-                      o.argv[0]);
-    }
+    if (r >= 0)
+        r = start_qemu(d, inherited, n, log_fd, ret_error);
     for (size_t i = 0; i < opened; i++)
         fd_close(inherited[i].fd);
     if (r < 0)

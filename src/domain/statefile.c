@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "domain/statefile.h"
 
+#include <limits.h>
 #include <stdio.h>
 
 #include "base/child.h"
@@ -40,12 +41,14 @@ static json_t *to_json(const struct domain *d)
         json_object_set_new(state, "pauseError", json_string(d->pause_error));
     if (d->stop.phase != STOP_NONE) {
         json_object_set_new(state, "stopAsked", usec(d->stop.wall_asked_at));
-        json_object_set_new(state, "stopDeadline", usec(d->stop.wall_deadline));
+        json_object_set_new(state, "stopAskedMonotonic", usec(d->stop.asked_at));
+        if (d->stop.deadline != UINT64_MAX)
+            json_object_set_new(state, "stopDeadlineMonotonic", usec(d->stop.deadline));
     }
     if (d->balloon_stats_seconds != BALLOON_STATS_SECONDS)
         json_object_set_new(state, "balloonStatsSeconds", json_integer(d->balloon_stats_seconds));
-    if (d->thaw_deadline_wall)
-        json_object_set_new(state, "thawDeadline", usec(d->thaw_deadline_wall));
+    if (d->thaw_deadline)
+        json_object_set_new(state, "thawDeadlineMonotonic", usec(d->thaw_deadline));
     json_object_set_new(state, "accessCredentials", credentials_to_state(d->credentials));
     if (d->memory_dump)
         json_object_set(state, "memoryDump", d->memory_dump);
@@ -107,19 +110,64 @@ static const char *text_of(const json_t *state, const char *key)
     return json_string_value(json_object_get(state, key));
 }
 
+int domain_state_parse(const char *text, size_t length, const char *name, struct domain_state_file *ret,
+                       struct error **ret_error)
+{
+    struct domain_state_file s = {.json = json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL)};
+    uint64_t pid;
+
+    if (!json_is_object(s.json)) {
+        json_decref(s.json);
+        return error_set(ret_error, ERROR_BAD_DATA, EBADMSG, "%s is no JSON object", name);
+    }
+    if (number(s.json, "version") != STATE_FILE_VERSION) {
+        error_set(ret_error, ERROR_BAD_DATA, EBADMSG, "%s has version %llu, which this launcher does not know", name,
+                  (unsigned long long)number(s.json, "version"));
+        json_decref(s.json);
+        return -EBADMSG;
+    }
+    pid = number(s.json, "pid");
+    s.pid = pid <= INT_MAX ? (pid_t)pid : 0;
+    s.start_ticks = number(s.json, "startTime");
+    s.boot_id = text_of(s.json, "bootId");
+    s.manifest = text_of(s.json, "manifest");
+    s.uuid = text_of(s.json, "uuid");
+    s.accel = text_of(s.json, "accel");
+    s.accel_reason = text_of(s.json, "accelReason");
+    s.pause_volume = text_of(s.json, "pauseVolume");
+    s.pause_error = text_of(s.json, "pauseError");
+    s.memory_dump = json_object_get(s.json, "memoryDump");
+    if (!json_is_object(s.memory_dump))
+        s.memory_dump = NULL;
+    s.block_job = json_object_get(s.json, "blockJob");
+    if (!json_is_object(s.block_job))
+        s.block_job = NULL;
+    s.half_plugged = json_object_get(s.json, "halfPlugged");
+    s.guest_interfaces = json_object_get(s.json, "guestInterfaces");
+    s.access_credentials = json_object_get(s.json, "accessCredentials");
+    s.balloon_stats_seconds = (int)json_integer_value(json_object_get(s.json, "balloonStatsSeconds"));
+    s.io_retries = (unsigned)number(s.json, "ioRetries");
+    s.disks = json_object_get(s.json, "disks");
+    s.plug_serial = (unsigned)number(s.json, "plugSerial");
+    s.since_wall = number(s.json, "since");
+    s.stop_asked_wall = number(s.json, "stopAsked");
+    s.stop_asked = number(s.json, "stopAskedMonotonic");
+    s.stop_deadline = number(s.json, "stopDeadlineMonotonic");
+    s.thaw_deadline = number(s.json, "thawDeadlineMonotonic");
+    s.state = domain_state_from_name(text_of(s.json, "state"));
+    s.reason = domain_reason_from_name(text_of(s.json, "reason"));
+    *ret = s;
+    return 0;
+}
+
+/* Whether its process still runs. */
 static int check(struct domain_state_file *s, const char *path, struct error **ret_error)
 {
     _cleanup_free_ char *boot = boot_id_read();
-    const char *of_boot = text_of(s->json, "bootId");
     uint64_t ticks;
 
-    if (number(s->json, "version") != STATE_FILE_VERSION)
-        return error_set(ret_error, ERROR_BAD_DATA, EBADMSG, "%s has version %llu, which this launcher does not know",
-                         path, (unsigned long long)number(s->json, "version"));
-    if (!of_boot || !boot || !streq(of_boot, boot))
+    if (!s->boot_id || !boot || !streq(s->boot_id, boot))
         return error_set(ret_error, ERROR_NOT_FOUND, ESTALE, "%s is of another boot", path);
-    s->pid = (pid_t)number(s->json, "pid");
-    s->start_ticks = number(s->json, "startTime");
     s->is_gone = s->pid <= 0 || process_start_time(s->pid, &ticks) < 0 || ticks != s->start_ticks;
     if (s->pid <= 0 || process_start_time(s->pid, &ticks) < 0)
         return error_set(ret_error, ERROR_NOT_FOUND, ESTALE, "QEMU (pid %d) of %s is gone", (int)s->pid, path);
@@ -143,33 +191,12 @@ int domain_state_read(const char *dir, struct domain_state_file *ret, struct err
     r = file_read(path, LIMIT_RPC_REQUEST_BYTES * 2, &text, &length, ret_error);
     if (r < 0)
         return r;
-    s.json = json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL);
-    if (!json_is_object(s.json))
-        return error_set(ret_error, ERROR_BAD_DATA, EBADMSG, "%s is no JSON object", path);
+    r = domain_state_parse(text, length, path, &s, ret_error);
+    if (r < 0)
+        return r;
     r = check(&s, path, ret_error);
     if (r < 0 && !s.is_gone)
         return r;
-    s.manifest = text_of(s.json, "manifest");
-    s.uuid = text_of(s.json, "uuid");
-    s.accel = text_of(s.json, "accel");
-    s.accel_reason = text_of(s.json, "accelReason");
-    s.pause_volume = text_of(s.json, "pauseVolume");
-    s.pause_error = text_of(s.json, "pauseError");
-    s.memory_dump = json_object_get(s.json, "memoryDump");
-    s.block_job = json_object_get(s.json, "blockJob");
-    s.half_plugged = json_object_get(s.json, "halfPlugged");
-    s.disks = json_object_get(s.json, "disks");
-    s.plug_serial = (unsigned)number(s.json, "plugSerial");
-    s.guest_interfaces = json_object_get(s.json, "guestInterfaces");
-    s.access_credentials = json_object_get(s.json, "accessCredentials");
-    s.balloon_stats_seconds = (int)json_integer_value(json_object_get(s.json, "balloonStatsSeconds"));
-    s.io_retries = (unsigned)number(s.json, "ioRetries");
-    s.since_wall = number(s.json, "since");
-    s.stop_asked_wall = number(s.json, "stopAsked");
-    s.stop_deadline_wall = number(s.json, "stopDeadline");
-    s.thaw_deadline_wall = number(s.json, "thawDeadline");
-    s.state = domain_state_from_name(text_of(s.json, "state"));
-    s.reason = domain_reason_from_name(text_of(s.json, "reason"));
     *ret = s;
     s.json = NULL;
     return r;

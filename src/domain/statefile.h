@@ -13,14 +13,17 @@
 struct domain_state_file {
     json_t *json; /* the whole; the strings below are borrowed from it */
     bool is_gone; /* QEMU ended in this boot: -ESTALE, and the rest says how it stood */
-    pid_t pid;
+    pid_t pid;    /* 0: none that can be a process */
     uint64_t start_ticks;
+    const char *boot_id;
     const char *manifest; /* the applied spec, YAML or JSON text */
     const char *uuid;     /* of the machine: one that the manifest leaves open is drawn anew at each reading */
     const char *accel, *accel_reason;
     enum domain_state state;
     enum domain_reason reason;
-    uint64_t since_wall, stop_asked_wall, stop_deadline_wall, thaw_deadline_wall;
+    uint64_t since_wall, stop_asked_wall;
+    /* CLOCK_MONOTONIC, which is the same for every process of a boot, and which nobody sets; 0: none */
+    uint64_t stop_asked, stop_deadline, thaw_deadline;
     const char *pause_volume, *pause_error;
     json_t *memory_dump;  /* or NULL */
     json_t *disks;        /* when they are not those of the manifest; or NULL */
@@ -38,4 +41,7 @@ struct domain_state_file {
  * gone (the pid may belong to another one by now): nothing to adopt. -EBADMSG, ERROR_BAD_DATA: not readable.
  */
 int domain_state_read(const char *dir, struct domain_state_file *ret, struct error **ret_error);
+/* What the text says, without a look at the host; `name` is for messages. The strings live as long as ret->json. */
+int domain_state_parse(const char *text, size_t length, const char *name, struct domain_state_file *ret,
+                       struct error **ret_error);
 void domain_state_done(struct domain_state_file *state);

@@ -16,6 +16,7 @@
 #include "domain/network.h"
 #include "domain/orphan.h"
 #include "domain/prepare.h"
+#include "domain/sandbox.h"
 #include "domain/statefile.h"
 #include "json/text.h"
 
@@ -35,6 +36,7 @@ struct launcher {
     char *dir; /* <private dir>/<uid> */
     struct prepared prepared;
     struct pod_network *network;
+    const char *file_dirs[8]; /* for QEMU */
     struct domain *domain;
     struct rpc_call *waiting[WAITING_MAX]; /* answered when the VM runs, or has failed */
     size_t n_waiting;
@@ -157,6 +159,9 @@ static int prepare(struct launcher *l, const struct accel_result *known, struct 
 static int make_domain(struct launcher *l, const char *manifest, struct error **ret_error)
 {
     const char *strategy = l->vmi->spec.start_strategy;
+    const struct launcher_options *lo = &l->options;
+    const char *const dirs[] = {lo->private_dir,      lo->ephemeral_disk_dir, lo->container_disk_dir,
+                                lo->hotplug_disk_dir, lo->empty_disk_dir,     lo->ovmf_path};
     _cleanup_free_ char *events = path_below(l->dir, "events.log");
     _cleanup_free_ char *secrets = path_below(l->options.private_dir, "secret");
     struct domain_options o = {
@@ -172,6 +177,7 @@ static int make_domain(struct launcher *l, const char *manifest, struct error **
         .events = l->events,
         .network = l->network,
         .console_log_bytes = l->options.console_log_bytes,
+        .file_dirs = l->file_dirs,
         .start_paused = strategy && streq(strategy, "Paused"),
         .grace_usec =
             (uint64_t)opt_int_or(l->vmi->spec.termination_grace_period_seconds, DEFAULT_GRACE_PERIOD_SECONDS) *
@@ -179,6 +185,7 @@ static int make_domain(struct launcher *l, const char *manifest, struct error **
     };
     int r;
 
+    memcpy(l->file_dirs, dirs, sizeof(dirs)); /* a NULL is left behind them */
     r = domain_new(l->event, &o, &l->domain, ret_error);
     if (r < 0)
         return r;
@@ -193,6 +200,16 @@ static void drop_domain(struct launcher *l)
     control_set_domain(l->control, NULL);
     domain_free(l->domain);
     l->domain = NULL;
+}
+
+/* There is a VM: all that takes privilege (taps, the DHCP server's port) is done. */
+static void set_up(struct launcher *l)
+{
+    _cleanup_error_ struct error *e = NULL;
+
+    event_disarm_timer(l->qemu_timer);
+    if (sandbox_drop_capabilities(&e) < 0)
+        log_warning_of(e, "the launcher goes on with the capabilities that it has");
 }
 
 static int start(struct launcher *l, const char *text, struct faults *faults, struct error **ret_error)
@@ -218,7 +235,7 @@ static int start(struct launcher *l, const char *text, struct faults *faults, st
         drop_domain(l);
         return r;
     }
-    event_disarm_timer(l->qemu_timer);
+    set_up(l);
     return 0;
 }
 
@@ -440,7 +457,7 @@ static int adopt(struct launcher *l, const struct domain_state_file *state, stru
     if (r < 0)
         drop_domain(l);
     else
-        event_disarm_timer(l->qemu_timer);
+        set_up(l);
     return r;
 }
 

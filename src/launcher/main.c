@@ -11,6 +11,7 @@
 #include "base/duration.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "domain/sandbox.h"
 #include "launcher/launcher.h"
 
 /* What a flag of KubeVirt's virt-launcher means here (compat §5.2). */
@@ -264,6 +265,9 @@ static int run(const struct flags *flags, struct timeline *timeline, struct erro
     int r;
 
     block_signals();
+    r = sandbox_enter(ret_error);
+    if (r < 0)
+        return r;
     r = event_new(&event);
     if (r < 0)
         return error_errno(ret_error, r, "cannot make an event loop");

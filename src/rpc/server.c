@@ -367,11 +367,15 @@ static void admit(struct rpc_server *server, int *fd)
     struct ucred credentials;
     socklen_t length = sizeof(credentials);
     struct rpc_peer peer;
+    const char *why;
 
     if (getsockopt(*fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) < 0)
         return;
     peer = (struct rpc_peer){.pid = credentials.pid, .uid = credentials.uid};
-    if (peer.uid != 0 && peer.uid != server->options.allowed_uid)
+    why = server->options.refuse ? server->options.refuse(&peer, server->options.userdata) : NULL;
+    if (why)
+        error_set(&error, ERROR_NOT_ALLOWED, EPERM, "pid %d may not use this socket: %s", (int)peer.pid, why);
+    else if (peer.uid != 0 && peer.uid != server->options.allowed_uid)
         error_set(&error, ERROR_NOT_ALLOWED, EPERM, "uid %u may not use this socket (root and uid %u may)",
                   (unsigned)peer.uid, (unsigned)server->options.allowed_uid);
     else if (server->n_connections >= LIMIT_RPC_CLIENTS)

@@ -47,7 +47,9 @@ struct rpc_server_options {
     unsigned (*get_state)(void *userdata); /* index of the present state's bit */
     void *userdata;                        /* for get_state and the handlers */
     uid_t allowed_uid;                     /* besides root; usually geteuid() */
-    uint64_t line_timeout_usec;            /* 0: LIMIT_RPC_LINE_USEC */
+    /* Why this client is refused, whoever's it is; NULL: it is not. May be NULL. */
+    const char *(*refuse)(const struct rpc_peer *peer, void *userdata);
+    uint64_t line_timeout_usec; /* 0: LIMIT_RPC_LINE_USEC */
     /* A client was refused, or cut off for what it did: for the program's log. May be NULL; frees nothing. */
     void (*complain)(const struct rpc_peer *peer, const struct error *error, void *userdata);
 };

@@ -263,7 +263,7 @@ def test_qemu_that_exits_at_once(lab, cache):
 
 
 def test_qemu_that_hangs_before_its_greeting(lab, cache):
-    done = lab.run("--qemu", fake_qemu(lab, "echo waiting for Godot >&2\nexec sleep 600\n"), env=cache, timeout=PATIENCE)
+    done = lab.run("--qemu", fake_qemu(lab, "echo waiting for Godot >&2\nkill -STOP $$\n"), env=cache, timeout=PATIENCE)
     assert done.returncode == 124
     assert "QEMU hangs" in done.stderr and "no greeting within 30 s" in done.stderr and "Godot" in done.stderr
     assert lab.leftovers() == []
