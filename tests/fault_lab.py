@@ -4,6 +4,7 @@
 The monitor is an ordinary process here, and its reaper. Every process that it brings to life carries a mark in its
 environment, so nothing that it leaves behind can hide, whoever its parent is by then.
 """
+import fcntl
 import json
 import os
 import re
@@ -21,14 +22,16 @@ from vmlet_lab import PATIENCE, TOP, UID, Client, is_alive, vmi, wait_until
 LOGS = {"events.log", "qemu.log", "virt-serial0-log", "virt-serial0-log-sigTerm"}
 
 
-def build(folder, *options):
+def build(folder, *options, more=()):
     """The programs of a build folder, built."""
     path = TOP / folder
-    if not (path / "build.ninja").exists():
-        shutil.rmtree(path, ignore_errors=True)
-        subprocess.run(["meson", "setup", path, *options], cwd=TOP, check=True, stdout=subprocess.DEVNULL)
-    targets = ["src/launcher/virt-launcher", "src/monitor/virt-launcher-monitor"]
-    done = subprocess.run(["ninja", "-C", path, *targets], capture_output=True, text=True, check=False)
+    targets = ["src/launcher/virt-launcher", "src/monitor/virt-launcher-monitor", *more]
+    with open(TOP / "build" / f"{folder}.lock", "w", encoding="utf-8") as lock:  # tests run in several processes
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (path / "build.ninja").exists():
+            shutil.rmtree(path, ignore_errors=True)
+            subprocess.run(["meson", "setup", path, *options], cwd=TOP, check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run(["ninja", "-C", path, *targets], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     return path
 
@@ -48,7 +51,7 @@ def log_text(path):
 
 
 class Pod:
-    def __init__(self, tmp, folder, manifest, guest=None, environment=None, flags=()):
+    def __init__(self, tmp, folder, manifest, guest=None, environment=None, flags=(), emulation=True, prefix=()):
         self.tmp, self.build, self.manifest, self.flags = Path(tmp), folder, manifest, flags
         self.mark = uuid.uuid4().hex
         self.private = self.tmp / "p"
@@ -58,6 +61,7 @@ class Pod:
         self.log_path = self.tmp / "log"
         self.termination = self.tmp / "termination"
         self.environment = environment or {}
+        self.emulation, self.prefix = emulation, list(prefix)
         self.process = None
         self.clients = []
         if guest:
@@ -72,14 +76,14 @@ class Pod:
         argv = [
             self.build / "src/monitor/virt-launcher-monitor", "--launcher-path",
             self.build / "src/launcher/virt-launcher", "--termination-log", self.termination, "--name", "tiny",
-            "--namespace", "ns", "--uid", UID, "--run-as-nonroot", "--allow-emulation", "--kubevirt-share-dir",
+            "--namespace", "ns", "--uid", UID, "--run-as-nonroot", *(["--allow-emulation"] if self.emulation else []), "--kubevirt-share-dir",
             self.tmp / "share", "--private-dir", self.private, "--ephemeral-disk-dir", self.tmp / "eph",
             "--container-disk-dir", self.tmp / "cd", "--hotplug-disk-dir", self.tmp / "hp", "--empty-disk-dir",
             self.tmp / "ed", "--grace-period-seconds", "3", *self.flags,
         ]
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                [str(a) for a in self.prefix + argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env=dict(os.environ, VMLET_FAULT_POD=self.mark, **self.environment, **environment),
             )
         return self
@@ -161,6 +165,10 @@ class Pod:
         except (OSError, ValueError):
             return None
 
+    def sync_request(self):
+        return json.dumps({"jsonrpc": "2.0", "id": 1000, "method": "SyncVirtualMachine", "params": {"vmi": self.manifest}}
+                          ).encode() + b"\n"
+
     def state(self, client):
         return client.ok("GetDomain").get("domain", {}).get("Status", {}).get("Status")
 
@@ -193,7 +201,7 @@ class Pod:
             if path.is_dir() and not path.is_symlink():
                 continue
             inside = path.relative_to(self.tmp)
-            if inside.parts[0] in ("cd", "log", "termination") or path.name.startswith("mark"):
+            if inside.parts[0] in ("cd", "log", "termination") or inside.parts[:2] == ("p", "vmi-disks") or path.name.startswith("mark"):
                 continue
             if path.parent == self.dir and path.name in LOGS:
                 continue
@@ -214,30 +222,53 @@ class Pod:
 
 
 class Table:
-    """What was tried and what came of it, one row for each kind of fault."""
+    """What was tried and what came of it, one row for each kind of fault. The workers that run tests share a file."""
 
-    def __init__(self):
-        self.rows, self.leaks = {}, []
+    def __init__(self, path):
+        self.path = path
+
+    def clear(self):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.unlink(missing_ok=True)
+
+    def _append(self, record):
+        with open(self.path, "a", encoding="utf-8") as out:  # one write, at the end: whole lines, whoever writes
+            out.write(json.dumps(record) + "\n")
 
     def add(self, fault, outcome, seconds=None):
-        row = self.rows.setdefault(fault, {"tried": 0, "outcomes": {}, "seconds": []})
-        row["tried"] += 1
-        row["outcomes"][outcome] = row["outcomes"].get(outcome, 0) + 1
-        if seconds is not None:
-            row["seconds"].append(seconds)
+        self._append({"fault": fault, "outcome": outcome, "seconds": seconds})
+
+    def leak(self, *what):
+        for leak in what:
+            self._append({"leak": leak})
+
+    def read(self):
+        rows, leaks = {}, []
+        for line in self.path.read_text().splitlines():
+            record = json.loads(line)
+            if "leak" in record:
+                leaks.append(record["leak"])
+                continue
+            row = rows.setdefault(record["fault"], {"tried": 0, "outcomes": {}, "seconds": []})
+            row["tried"] += 1
+            row["outcomes"][record["outcome"]] = row["outcomes"].get(record["outcome"], 0) + 1
+            if record["seconds"] is not None:
+                row["seconds"].append(record["seconds"])
+        return rows, leaks
 
     def text(self):
+        rows, leaks = self.read()
         lines = [f"{'fault':44} {'tried':>5} {'recovery ms (median, max)':>26}  outcome"]
         tried = 0
-        for fault, row in sorted(self.rows.items()):
+        for fault, row in sorted(rows.items()):
             times = ""
             if row["seconds"]:
                 times = f"{statistics.median(row['seconds']) * 1000:.0f}, {max(row['seconds']) * 1000:.0f}"
             outcomes = ", ".join(f"{name} {n}" for name, n in sorted(row["outcomes"].items()))
             lines.append(f"{fault:44} {row['tried']:5} {times:>26}  {outcomes}")
             tried += row["tried"]
-        lines.append(f"{'in all':44} {tried:5} {'':>26}  leaks {len(self.leaks)}")
-        lines += [f"  leaked: {leak}" for leak in self.leaks]
+        lines.append(f"{'in all':44} {tried:5} {'':>26}  leaks {len(leaks)}")
+        lines += [f"  leaked: {leak}" for leak in leaks]
         return "\n".join(lines)
 
 
@@ -260,8 +291,8 @@ def lines_of(text):
     return [int(n) for n in re.findall(r"vmlet guest line (\d{8})\r?\n", text)]
 
 
-def kill_while_it_writes(pod, kills):
-    """The seconds that each launcher took to answer again."""
+def kill_while_it_writes(pod, kills, disk=None):
+    """The seconds that each launcher took to answer again. `disk` is the file that the guest's disk is."""
     client = pod.boot()
     console = pod.dir / "virt-serial0-log"
     wait_until(lambda: lines_of(log_text(console)), "the guest writes")
@@ -278,6 +309,9 @@ def kill_while_it_writes(pod, kills):
     text = log_text(console)
     numbers = lines_of(text)
     assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= 13 * kills
+    if disk:
+        on_disk = lines_of(disk.read_bytes().replace(b"\0", b"").decode())
+        assert on_disk == list(range(1, len(on_disk) + 1)) and len(on_disk) >= len(numbers)
     assert text.count("vmlet guest ready") == 1  # no reboot
     assert pod.leftovers() == []
     return times

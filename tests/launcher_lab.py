@@ -3,10 +3,11 @@
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 from vmlet_lab import PATIENCE, TOP, UID, Client, is_alive, vmi, wait_until
 
-LAUNCHER = TOP / "build" / "src" / "launcher" / "virt-launcher"
+LAUNCHER = Path(os.environ.get("VMLET_BUILD", TOP / "build")) / "src" / "launcher" / "virt-launcher"
 
 
 class Pod:

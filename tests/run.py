@@ -10,6 +10,7 @@ with a file `suite.ini` can say more:
     slow = true       ; not part of `./dev test`: it is run when named, and by .ci/run
     ci = false        ; nor of .ci/run: it is run only when named (takes too long, or does not hold yet)
     serial = true     ; its tests must not run two at a time
+    workers = 4       ; so many tests at a time, each test by itself (default: 2, a whole file at a time)
     timeout = 600     ; seconds for one test (default 180)
     report = NAME     ; a file that its tests write into build/test-logs, printed at the end
 
@@ -162,6 +163,7 @@ def settings(name):
         "slow": section.get("slow", "false") == "true",
         "ci": section.get("ci", "true") == "true",
         "serial": section.get("serial", "false") == "true",
+        "workers": int(section.get("workers", "0")),
         "timeout": int(section.get("timeout", "180")),
         "report": section.get("report"),
     }
@@ -177,7 +179,9 @@ def run_pytest(name, verbose):
     folders = sorted({str(p.parent.relative_to(TOP)) for p in (TOP / "tests" / name).glob("**/test_*.py")})
     argv = [PYTHON, "-m", "pytest", *folders, "-ra", "-p", "no:cacheprovider", f"--junitxml={report}"]
     argv += [f"--timeout={chosen['timeout']}"]
-    if not chosen["serial"]:
+    if chosen["workers"]:
+        argv += ["-n", str(chosen["workers"]), "--dist", "load"]
+    elif not chosen["serial"]:
         argv += ["-n", str(min(2, os.cpu_count() or 1)), "--dist", "loadfile"]
     env = dict(os.environ, PYTHONPATH=str(TOP / "tests"), PYTHONDONTWRITEBYTECODE="1")
     code = run(in_a_real_root(argv), log, env)

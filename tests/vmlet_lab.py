@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parent.parent
-VMLET = TOP / "build" / "src" / "vmlet" / "vmlet"
+VMLET = Path(os.environ.get("VMLET_BUILD", TOP / "build")) / "src" / "vmlet" / "vmlet"
 # Emulation on a busy two-core machine: a deadline that only a fault reaches.
 PATIENCE = 120
 
@@ -67,14 +67,14 @@ def is_alive(pid):
 
 
 def wait_until(condition, what, seconds=PATIENCE):
-    """For what no event tells: looks again until the deadline."""
+    """For what no event tells: looks again until the deadline. `what` may be a function, asked when it has passed."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         result = condition()
         if result:
             return result
         time.sleep(0.02)
-    raise AssertionError(f"not within {seconds} s: {what}")
+    raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
 
 
 def need_user_namespaces():
@@ -248,5 +248,8 @@ class Client:
             self.events.append(json.loads(line)["params"])
 
     def close(self):
-        self.file.close()
+        try:
+            self.file.close()
+        except OSError:  # what it could not send goes nowhere
+            pass
         self.socket.close()

@@ -17,7 +17,7 @@ TIMES = int(os.environ.get("VMLET_FAULT_TIMES", "3"))
 # Points that need a guest with an agent, or a time of their own, have a scenario by their first word; the longest name
 # that fits counts.
 SCENARIOS = {
-    "serve": "serve", "start": "start", "resumed": "start", "write": "start", "state": "start",
+    "serve": "serve", "start": "start", "resumed": "start", "write": "write", "state": "write",
     "pause": "pause", "unpause": "unpause", "reset": "reset", "action": "pause",
     "stop": "stop", "stop-quit": "stop", "end": "kill", "freeze": "freeze",
     "disk": "disk", "job": "job",
@@ -52,6 +52,15 @@ def serve(pod, crash):
 def start(pod, crash):
     pod.start(**crash)
     pod.sync()
+
+
+def write(pod, crash):
+    """The state is written at the start, and at each pause."""
+    start(pod, crash)
+    client = pod.serves()
+    for method in ("PauseVirtualMachine", "UnpauseVirtualMachine"):
+        if client and not (pod.tmp / "mark").exists():
+            quietly(client, method, vmi={})
 
 
 def pause(pod, crash):
@@ -181,18 +190,19 @@ def test_killed_at(lab, table, point, n):
     stopping = scenario in ("stop", "kill", "hung", "term")
     if client and stopping:
         # a stop that was under way is taken up; one that had not been written down is asked for again
-        if not pod.ended() and not (state and "stopDeadline" in state):
+        if not pod.ended() and not (state and "stopDeadlineMonotonic" in state):
             quietly(client, "KillVirtualMachine", vmi={})
         outcome = "taken up: " + check_end(pod)
     elif client and pod.state(client):
         assert pod.qemu == qemu and is_alive(qemu), pod.log()
-        wait_until(lambda: "took over the running VM" in pod.log(), "the state is known")
-        if scenario == "start":
+        wait_until(lambda: "took over the running VM" in pod.log(), pod.log)
+        if scenario == "start":  # one that was killed before it began begins now
             pod.wait_state(client, "Running")
         outcome = "guest runs on"
     elif client:
         # QEMU had not begun to run the guest
-        assert pod.qemu is None and not os.path.exists(pod.dir / "domain.json"), pod.log()
+        wait_until(lambda: pod.qemu is None, "the QEMU that had not begun has ended")
+        assert not os.path.exists(pod.dir / "domain.json"), pod.log()
         outcome = "not begun; launcher serves"
     else:
         outcome = check_end(pod)

@@ -23,6 +23,7 @@ def bring_to(pod, state):
         client.ok("ShutdownVirtualMachine", vmi={}, gracePeriodSeconds=3)
     elif state == "adopted":
         _, client = kill_launcher(pod, client)
+        wait_until(lambda: "took over the running VM" in pod.log(), pod.log)
     return client
 
 
@@ -31,6 +32,7 @@ def bring_to(pod, state):
 def test_launcher_killed(lab, table, state, n):
     pod = lab()
     client = bring_to(pod, state)
+    taken_over = pod.log().count("took over the running VM")
     before, qemu = pod.state(client), pod.qemu
     seconds, client = kill_launcher(pod, client)
     assert pod.qemu == qemu and is_alive(qemu)
@@ -38,7 +40,7 @@ def test_launcher_killed(lab, table, state, n):
         assert pod.wait() == 0, pod.log()  # the deadline was taken up
         outcome = "stop taken up"
     else:
-        wait_until(lambda: "took over the running VM" in pod.log(), "taken over")
+        wait_until(lambda: pod.log().count("took over the running VM") > taken_over, "taken over")
         pod.wait_state(client, before)
         client.ok("KillVirtualMachine", vmi={})
         assert pod.wait() == 0, pod.log()
@@ -78,8 +80,18 @@ def test_monitor_killed(lab, table, state, n):
     table.add(f"monitor killed, VM {state}", "guest stopped in order", time.monotonic() - began)
 
 
+@pytest.mark.long
 def test_200_kills_lose_no_line(lab, table):
-    times = kill_while_it_writes(lab(guest=True, append="vmlet.write=0 vmlet.pace=0.1"), 200)
+    """A line ten times a second, on the disk and then on the console."""
+    pod = lab(
+        guest=True, append="vmlet.write=0 vmlet.pace=0.1 vmlet.disk=/dev/vda",
+        volumes=[{"name": "data", "hostDisk": {"path": "/data/disk.img", "type": "DiskOrCreate", "capacity": "16Mi"}}],
+    )
+    pod.manifest["spec"]["domain"]["devices"]["disks"] = [{"name": "data", "disk": {"bus": "virtio"}}]
+    disk = pod.private / "vmi-disks" / "data" / "disk.img"
+    disk.parent.mkdir(parents=True)
+    times = kill_while_it_writes(pod, 200, disk)
     for seconds in times:
-        table.add("launcher killed while the guest writes", "no line lost", seconds)
-    assert statistics.median(times) < 0.5
+        table.add("launcher killed while the guest writes", "no line lost, no reboot", seconds)
+    # the budget holds for a machine that has a core to spare; other tests run beside this one
+    assert statistics.median(times) <= (0.1 if os.getloadavg()[0] < os.cpu_count() else 0.5)

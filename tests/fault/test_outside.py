@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from fault_lab import kill_launcher
@@ -121,7 +123,7 @@ def test_spoilt_event_log(lab, table, n):
     with open(pod.dir / "events.log", "ab") as log:
         log.write(b'\0\xff{"seq": 99999999999999999999}\n{"seq":')
     seconds, client = kill_launcher(pod, client)
-    wait_until(lambda: "took over the running VM" in pod.log(), "taken over")
+    wait_until(lambda: "took over the running VM" in pod.log(), pod.log)
     end(pod, client)
     table.add("events.log spoilt, launcher killed", "guest runs on", seconds)
 
@@ -142,3 +144,135 @@ def test_spoilt_state_file(lab, table, text, n):
     seconds = time.monotonic() - began
     end(pod, pod.boot())
     table.add("domain.json spoilt, launcher killed", "ended: reason stated", seconds)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("killed", [False, True], ids=["", "launcher-killed"])
+def test_qemu_answers_after_30_s(lab, table, killed):
+    """Longer than any question to it may take: the VM is not given up, and afterwards it answers."""
+    pod = lab()
+    client = pod.boot()
+    qemu = pod.qemu
+    os.kill(qemu, signal.SIGSTOP)
+    seconds = None
+    if killed:  # the next one has nobody to talk to
+        seconds, client = kill_launcher(pod, client)
+    answer = client.call("Qmp", command="query-status")
+    assert answer["error"]["data"]["code"] == "TimedOut", answer
+    waited = time.monotonic()
+    stopped = pod.client()
+    stopped.socket.settimeout(32)
+    with pytest.raises(TimeoutError):  # nothing comes: 32 s pass, and no loop polls
+        stopped.file.readline()
+    assert time.monotonic() - waited > 30 and pod.qemu == qemu and is_alive(qemu)
+    os.kill(qemu, signal.SIGCONT)
+    wait_until(lambda: client.call("Qmp", command="query-status").get("result", {}).get("return", {}).get("running"), pod.log)
+    pod.wait_state(client, "Running")
+    client.ok("PauseVirtualMachine", vmi={})
+    assert pod.check_state_file()["state"] == "Paused" and pod.qemu == qemu
+    end(pod, client)
+    table.add(f"QEMU answers after more than 30 s{', launcher killed' if killed else ''}", "guest not given up; answers again",
+              seconds)
+
+
+@each
+def test_out_of_memory(lab, table, n):
+    """The kernel ends QEMU: the memory cgroup of the container is smaller than what the guest touches."""
+    group = next((g for g in (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup/unified")) if
+                  (g / "memory.limit_in_bytes").exists() or "memory" in _text(g / "cgroup.controllers")), None)
+    if group is None:
+        pytest.skip("no memory cgroup here")
+    group = group / f"vmlet-{os.getpid()}-{n}"
+    group.mkdir()
+    limit, usage = (("memory.limit_in_bytes", "memory.usage_in_bytes") if (group / "memory.limit_in_bytes").exists() else
+                    ("memory.max", "memory.current"))
+    try:
+        pod = lab(guest=True)
+        pod.start()
+        client = pod.client()
+        (group / "cgroup.procs").write_text(str(pod.launcher))  # QEMU is born into it
+        client.ok("SyncVirtualMachine", vmi=pod.manifest)
+        began = time.monotonic()
+        # the guest has not unpacked its initramfs yet, and will touch more
+        (group / limit).write_text(str(int((group / usage).read_text()) + (4 << 20)))
+        assert pod.wait() == 1, pod.log()
+        assert "QEMU was killed by SIGKILL" in pod.log(), pod.log()
+        assert pod.leftovers() == [], pod.log()
+        table.add("QEMU ended by the kernel: out of memory", "ended: reason stated", time.monotonic() - began)
+    finally:
+        wait_until(lambda: not _text(group / "cgroup.procs"), "the group is empty")
+        group.rmdir()
+
+
+def _text(path):
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+@each
+@pytest.mark.parametrize("what", ["zeros", "braces", "sync", "binary"])
+def test_agent_garbage(lab, table, what, n):
+    """A guest that writes anything into the agent's channel: no answer is believed, the VM runs, commands to it fail in time."""
+    junk = {
+        "zeros": "cat /dev/zero", "binary": "cat /dev/urandom",
+        "braces": "while :; do echo '{{{{{{{{[[[[[\"'; done",
+        "sync": "while :; do echo '{\"return\": 1}'; echo '{\"error\": {}}'; done",
+    }[what]
+    pod = lab(guest=True, append="vmlet.noagent")
+    client = pod.boot()
+    console = pod.dir / "virt-serial0-log"
+    wait_until(lambda: b"vmlet guest ready" in (console.read_bytes() if console.exists() else b""), pod.log)
+    write_console(pod, f"({junk}) >/dev/virtio-ports/org.qemu.guest_agent.0 2>/dev/null &\n")
+    write_console(pod, "echo junk''flows\n")
+    wait_until(lambda: b"junkflows" in console.read_bytes(), pod.log)
+    began = time.monotonic()
+    for _ in range(20):
+        assert pod.state(client) == "Running"
+    seconds = (time.monotonic() - began) / 20
+    answer = client.call("GuestPing", domainName="ns_tiny")
+    assert "error" in answer or answer["result"].get("success") is False, answer
+    assert not client.ok("GetDomain")["vmlet"]["agentConnected"]
+    end(pod, client)
+    table.add(f"agent garbage: {what}", "VM runs; commands of the agent fail", seconds)
+
+
+def write_console(pod, text):
+    with socket.socket(socket.AF_UNIX) as console:
+        console.connect(str(pod.dir / "virt-serial0"))
+        console.sendall(text.encode())
+        console.settimeout(30)
+        console.recv(1)  # its echo: it has arrived
+
+
+@each
+@pytest.mark.parametrize("when", ["before", "running"])
+def test_kvm_withdrawn(lab, table, tmp_path, when, n):
+    """A mount namespace of the pod's own, whose /dev/kvm can be taken away. A VM that may only run on KVM is refused with
+    the reason; one that runs (emulated) does not care, nor does the launcher that takes it over."""
+    hide = ["mount", "--bind", "/dev/null", "/dev/kvm"]
+    if not os.path.exists("/dev/kvm"):
+        pytest.skip("no /dev/kvm to take away")
+    pod = lab(emulation=when == "running", prefix=["unshare", "--mount", "--propagation", "private"])
+    pod.start()
+    client = pod.client()
+    enter = ["nsenter", "--mount", f"--target={pod.launcher}"]
+    began = time.monotonic()
+    if when == "before":
+        subprocess.run([*enter, *hide], check=True)
+        answer = client.call("SyncVirtualMachine", vmi=pod.manifest)
+        assert answer["error"]["data"]["code"] == "NoKvm" and "/dev/kvm" in answer["error"]["message"], answer
+        assert pod.qemu is None and not (pod.dir / "domain.json").exists()
+        outcome, seconds = "start refused with the reason", time.monotonic() - began
+        os.kill(pod.process.pid, signal.SIGTERM)
+        assert pod.wait() == 0, pod.log()
+    else:
+        client.ok("SyncVirtualMachine", vmi=pod.manifest)
+        subprocess.run([*enter, *hide], check=True)
+        seconds, client = kill_launcher(pod, client)
+        wait_until(lambda: "took over the running VM" in pod.log(), pod.log)
+        end(pod, client)
+        outcome = "guest runs on"
+    assert pod.leftovers() == [], pod.log()
+    table.add(f"/dev/kvm withdrawn, {'before the start' if when == 'before' else 'VM runs, launcher killed'}", outcome, seconds)
