@@ -209,7 +209,7 @@ int console_log_open(const struct console_log_options *options, struct console_l
     if (!log->dir || !log->path)
         return error_oom(ret_error);
     scan(log->dir, &log->begin, &oldest);
-    remove_oldest(log); /* a launcher that was killed may have been about to do it */
+    remove_oldest(log);   /* a launcher that was killed may have been about to do it */
     open_log(log, &size); /* tried again when there is something to write, and told then */
     *ret = TAKE_PTR(log);
     return 0;

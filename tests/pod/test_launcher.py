@@ -169,6 +169,7 @@ DONE = {
     "VirtualMachineMemoryDump": {"dumpPath": "/var/run/kubevirt-private/memory"}, "ResetVirtualMachine": {},
 }
 
+
 def serve_every_method(pod, client):
     """Those that the test has not called yet; what is not built says so by name."""
     watcher = pod.client()
