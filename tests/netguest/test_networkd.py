@@ -75,4 +75,4 @@ def test_debian_takes_its_addresses(lab, disk, binding):  # noqa: F811
                  "fd00:244::5 peer", "renewed", "still-there"):
         assert fact in out, f"{fact} is missing\n{out}"
     state = lab.stop(server)["k6t-eth0"]
-    assert state["client"] == POD_MAC and state["dropped"] == 0
+    assert state["client"] == POD_MAC and state["refused"] == 0
