@@ -17,7 +17,10 @@ GetDomainStats GetDomainDirtyRateStats GetGuestInfo GetUsers GetFilesystems GetQ
 VirtualMachineMemoryDump GetSEVInfo GetLaunchMeasurement InjectLaunchSecret GetScreenshot BackupVirtualMachine
 RedefineCheckpoint GetVMStats
 """.split()
-OURS = ["Subscribe", "GetTimeline", "Qmp", "AgentCommand", "Describe", "GetMetrics"]
+OURS = """
+Subscribe GetTimeline Qmp AgentCommand Describe GetMetrics GetDisks PlugDisk UnplugDisk ResizeDisk ChangeMedium BackupDisks
+MirrorDisk CompleteBlockJob CancelBlockJob
+""".split()
 
 
 def disk_vmi(**more):
