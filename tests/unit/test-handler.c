@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* virt-handler's decisions and statuses, its records, and gRPC between two ends of one loop. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/event.h"
+#include "base/fd.h"
+#include "base/limits.h"
+#include "k8s/controller/object.h"
+#include "k8s/handler/grpc.h"
+#include "k8s/handler/mount.h"
+#include "k8s/handler/record.h"
+#include "k8s/handler/status.h"
+
+#define DOMAIN(state, reason) "{\"Status\": {\"Status\": \"" state "\", \"Reason\": \"" reason "\"}}"
+
+static const struct {
+    const char *what, *vmi, *domain;
+    bool synced;
+    enum action action;
+    const char *phase;
+} cases[] = {
+    {"handed over, no VM yet", "{\"status\": {\"phase\": \"Scheduled\"}}", NULL, false, ACTION_SYNC, "Scheduled"},
+    {"not handed over", "{\"status\": {\"phase\": \"Scheduling\"}}", NULL, false, ACTION_NONE, "Scheduling"},
+    {"starting", "{\"status\": {\"phase\": \"Scheduled\"}}", DOMAIN("Paused", "StartingUp"), true, ACTION_NONE,
+     "Scheduled"},
+    {"runs", "{\"status\": {\"phase\": \"Scheduled\"}}", DOMAIN("Running", "Unknown"), true, ACTION_NONE, "Running"},
+    {"the object has changed", "{\"status\": {\"phase\": \"Running\"}}", DOMAIN("Running", "Unknown"), false,
+     ACTION_SYNC, "Running"},
+    {"synced, but the launcher has lost it", "{\"status\": {\"phase\": \"Running\"}}", NULL, true, ACTION_SYNC,
+     "Running"},
+    {"paused", "{\"status\": {\"phase\": \"Running\"}}", DOMAIN("Paused", "User"), true, ACTION_NONE, "Running"},
+    {"shut down", "{\"status\": {\"phase\": \"Running\"}}", DOMAIN("Shutoff", "Shutdown"), true, ACTION_CLEAN,
+     "Succeeded"},
+    {"crashed", "{\"status\": {\"phase\": \"Running\"}}", DOMAIN("Crashed", "Panicked"), true, ACTION_CLEAN, "Failed"},
+    {"killed, though it had time",
+     "{\"spec\": {\"terminationGracePeriodSeconds\": 30}, \"status\": {\"phase\": \"Running\"}}",
+     DOMAIN("Shutoff", "Destroyed"), true, ACTION_CLEAN, "Failed"},
+    {"killed, without a grace period",
+     "{\"spec\": {\"terminationGracePeriodSeconds\": 0}, \"status\": {\"phase\": \"Running\"}}",
+     DOMAIN("Shutoff", "Destroyed"), true, ACTION_CLEAN, "Succeeded"},
+    {"deleted", "{\"metadata\": {\"deletionTimestamp\": \"x\"}, \"status\": {\"phase\": \"Running\"}}",
+     DOMAIN("Running", "Unknown"), true, ACTION_SHUTDOWN, "Running"},
+    {"deleted before it was started",
+     "{\"metadata\": {\"deletionTimestamp\": \"x\"}, \"status\": {\"phase\": \"Scheduled\"}}", NULL, false,
+     ACTION_CLEAN, "Scheduled"},
+    {"the object is gone", NULL, DOMAIN("Running", "Unknown"), true, ACTION_KILL, NULL},
+    {"the object and the VM are gone", NULL, NULL, true, ACTION_CLEAN, NULL},
+    {"final, and yet it runs", "{\"status\": {\"phase\": \"Failed\"}}", DOMAIN("Running", "Unknown"), true, ACTION_KILL,
+     "Failed"},
+    {"the pod is told to end", "{\"status\": {\"phase\": \"Running\"}}",
+     "{\"Status\": {\"Status\": \"Running\"}, \"Spec\": {\"Metadata\": {\"KubeVirt\": {\"GracePeriod\": "
+     "{\"MarkedForGracefulShutdown\": true}}}}}",
+     false, ACTION_NONE, "Running"},
+};
+
+static void test_decisions(void **state)
+{
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        json_t *vmi = cases[i].vmi ? json_loads(cases[i].vmi, 0, NULL) : NULL,
+               *domain = cases[i].domain ? json_loads(cases[i].domain, 0, NULL) : NULL;
+        const struct seen seen = {.domain = domain, .synced = cases[i].synced};
+        enum action action = handler_decide(vmi, &seen);
+
+        if (action != cases[i].action)
+            fail_msg("%s: action %d", cases[i].what, (int)action);
+        if (vmi && !streq(handler_phase(vmi, &seen), cases[i].phase))
+            fail_msg("%s: phase %s", cases[i].what, handler_phase(vmi, &seen));
+        json_decref(vmi);
+        json_decref(domain);
+    }
+}
+
+/* The same twice: a second look writes nothing. */
+static void test_status_settles(void **state)
+{
+    json_t *vmi = json_loads("{\"status\": {\"phase\": \"Scheduled\", \"conditions\": []}}", 0, NULL),
+           *domain = json_loads("{\"Status\": {\"Status\": \"Paused\", \"Reason\": \"IOError\", \"OSInfo\": {\"Id\": "
+                                "\"debian\"}}, \"Spec\": {\"Memory\": {\"Value\": 268435456}, \"Devices\": {\"Disks\": "
+                                "[{\"Alias\": {\"Name\": \"root\"}, \"Target\": {\"Device\": \"vda\"}}]}}}",
+                                0, NULL),
+           *extra = json_loads("{\"agentConnected\": true, \"accel\": \"tcg\", \"accelReason\": \"no\"}", 0, NULL),
+           *links = json_loads("[{\"name\": \"default\", \"binding\": \"masquerade\", \"podLink\": \"eth0\", \"mac\": "
+                               "\"02:00:00:00:00:01\", \"queues\": 1, \"podIPs\": [\"10.1.2.3\"]}]",
+                               0, NULL);
+    struct seen seen = {.domain = domain, .extra = extra, .links = links, .synced = true, .now = 1000};
+    json_t *first = handler_status(vmi, &seen), *second;
+
+    assert_string_equal(GET_TEXT(first, "phase"), "Running");
+    assert_string_equal(GET_TEXT(condition_find(GET(first, "conditions"), "Paused"), "reason"), "PausedIOError");
+    assert_true(condition_is(GET(first, "conditions"), "AgentConnected", "True"));
+    assert_true(condition_is(GET(first, "conditions"), "SoftwareEmulation", "True"));
+    assert_string_equal(GET_TEXT(json_array_get(GET(first, "interfaces"), 0), "ipAddress"), "10.1.2.3");
+    assert_string_equal(GET_TEXT(json_array_get(GET(first, "volumeStatus"), 0), "target"), "vda");
+    assert_string_equal(GET_TEXT(first, "memory", "guestAtBoot"), "256Mi");
+    assert_string_equal(GET_TEXT(first, "guestOSInfo", "id"), "debian");
+    json_object_set_new(vmi, "status", first);
+    seen.now = 2000;
+    second = handler_status(vmi, &seen);
+    assert_true(json_equal(first, second));
+    json_decref(second);
+    json_decref(vmi);
+    json_decref(domain);
+    json_decref(extra);
+    json_decref(links);
+}
+
+static void test_records(void **state)
+{
+    char dir[] = "/tmp/vmlet-records-XXXXXX", uid[] = "1b4e28ba-2fa1-11d2-883f-0016d3cca427", name[] = "n",
+         space[] = "s";
+    struct record record = {.uid = uid, .namespace_ = space, .name = name, .pod_uid = uid, .generation = 3}, back;
+    char path[128];
+
+    assert_non_null(mkdtemp(dir));
+    assert_false(uid_is_valid("../../etc/passwd"));
+    assert_false(uid_is_valid(""));
+    record.links = json_pack("[{s:s}]", "name", "default");
+    assert_int_equal(record_save(dir, &record, NULL), 0);
+    assert_int_equal(record_load(dir, uid, &back, NULL), 0);
+    assert_true(json_equal(back.links, record.links) && back.generation == 3 && streq(back.name, name));
+    record_done(&back);
+    /* half a file */
+    snprintf(path, sizeof(path), "%s/%s", dir, uid);
+    assert_int_equal(truncate(path, 40), 0);
+    assert_int_equal(record_load(dir, uid, &back, NULL), -EBADMSG);
+    record_remove(dir, uid);
+    assert_int_equal(record_load(dir, uid, &back, NULL), -ENOENT);
+    json_decref(record.links);
+    remove_tree(dir);
+}
+
+/* ---- gRPC ------------------------------------------------------------------------------------------------------- */
+
+struct answer {
+    sd_event *event;
+    int code, answers;
+    size_t length;
+    char first;
+};
+
+static void on_answer(int code, const char *text, const uint8_t *message, size_t length, void *userdata)
+{
+    struct answer *a = userdata;
+
+    a->code = code;
+    a->answers++;
+    a->length = length;
+    a->first = length ? (char)message[0] : 0;
+    sd_event_exit(a->event, 0);
+}
+
+/* Sends back what it got, all bytes one higher. */
+static void handle_echo(struct grpc_call *call, const uint8_t *message, size_t length, void *userdata)
+{
+    uint8_t *copy = malloc(length + 1);
+
+    for (size_t i = 0; i < length; i++)
+        copy[i] = (uint8_t)(message[i] + 1);
+    assert_int_equal(grpc_call_send(call, copy, length), 0);
+    grpc_call_end(call, GRPC_OK, NULL);
+    free(copy);
+}
+
+static void handle_refuse(struct grpc_call *call, const uint8_t *message, size_t length, void *userdata)
+{
+    grpc_call_end(call, GRPC_EXHAUSTED, "none left");
+}
+
+static void handle_never(struct grpc_call *call, const uint8_t *message, size_t length, void *userdata)
+{
+}
+
+static const struct grpc_method methods[] = {
+    {"/test/Echo", handle_echo}, {"/test/Refuse", handle_refuse}, {"/test/Never", handle_never}, {0}};
+
+/* A server and a caller on one loop, which lives as long as the call: a loop that was told to end does not run again.
+ */
+static struct answer call(const char *path, const char *method, size_t length, uint64_t timeout)
+{
+    uint8_t *message = malloc(length + 1);
+    struct grpc_server *server = NULL;
+    struct answer a = {0};
+
+    memset(message, 'a', length + 1);
+    assert_true(event_new(&a.event) >= 0);
+    assert_int_equal(grpc_server_new(a.event, path, methods, NULL, &server, NULL), 0);
+    assert_int_equal(grpc_invoke(a.event, path, method, message, length, timeout, on_answer, &a, NULL, NULL), 0);
+    free(message);
+    sd_event_loop(a.event);
+    assert_int_equal(a.answers, 1);
+    grpc_server_free(server);
+    sd_event_unref(a.event);
+    return a;
+}
+
+static void test_grpc(void **state)
+{
+    static const size_t lengths[] = {0, 1, 16379, 200000}; /* past the first window of HTTP/2, 65535 bytes */
+    char dir[] = "/tmp/vmlet-grpc-XXXXXX", path[64];
+    struct answer a;
+
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof(path), "%s/s.sock", dir);
+    for (size_t i = 0; i < ELEMENTSOF(lengths); i++) {
+        a = call(path, "/test/Echo", lengths[i], 60 * USEC_PER_SEC);
+        assert_int_equal(a.code, GRPC_OK);
+        assert_int_equal(a.length, lengths[i]);
+        assert_true(lengths[i] == 0 || a.first == 'b');
+    }
+    assert_int_equal(call(path, "/test/Refuse", 3, 60 * USEC_PER_SEC).code, GRPC_EXHAUSTED);
+    assert_int_equal(call(path, "/test/Unknown", 3, 60 * USEC_PER_SEC).code, GRPC_UNIMPLEMENTED);
+    assert_int_equal(call(path, "/test/Never", 3, 100 * USEC_PER_MSEC).code, GRPC_DEADLINE);
+    remove_tree(dir);
+}
+
+static void test_grpc_nobody(void **state)
+{
+    _cleanup_event_ sd_event *event = NULL;
+    struct answer a = {0};
+
+    assert_true(event_new(&event) >= 0);
+    assert_true(grpc_invoke(event, "/nonexistent/s.sock", "/test/Echo", (const uint8_t *)"", 0, USEC_PER_SEC, on_answer,
+                            &a, NULL, NULL) < 0);
+}
+
+static void test_short_socket(void **state)
+{
+    char dir[200] = "/tmp/vmlet-long-XXXXXX", path[400], name[SHORT_SOCKET_SIZE];
+    _cleanup_close_ int fd = -EBADF, listener = -EBADF;
+    char *top;
+    pid_t pid = 0;
+
+    assert_non_null(mkdtemp(dir));
+    top = strdup(dir);
+    memset(dir + strlen(dir), 0, sizeof(dir) - strlen(dir));
+    strcat(dir,
+           "/a-folder-with-a-very-long-name-as-kubelet-has-them-for-its-volumes-and-more-of-it-still-to-come-here");
+    assert_int_equal(mkdir(dir, 0700), 0);
+    snprintf(path, sizeof(path), "%s/launcher-sock", dir);
+    assert_int_equal(socket_shorten(path, &fd, name), 0);
+    assert_int_equal(unix_listen(name, 0600, 1, &listener, NULL), 0);
+    assert_int_equal(socket_peer(path, &pid, NULL), 0);
+    assert_int_equal(pid, getpid());
+    assert_false(process_is_in_pod(pid, "1b4e28ba-2fa1-11d2-883f-0016d3cca427"));
+    remove_tree(top);
+    free(top);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_decisions), cmocka_unit_test(test_status_settles), cmocka_unit_test(test_records),
+        cmocka_unit_test(test_grpc),      cmocka_unit_test(test_grpc_nobody),    cmocka_unit_test(test_short_socket),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
