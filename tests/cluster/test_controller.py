@@ -346,19 +346,30 @@ def test_an_instance_type_is_not_left_out_silently(lab):
 
 
 def test_a_refused_pod_is_said_and_tried_again(lab):
-    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
-    lab.api.call("POST", f"/api/v1/namespaces/{lab.ns}/resourcequotas", quota)
-    path = f"/api/v1/namespaces/{lab.ns}/resourcequotas/none/status"
-    lab.api.call("PATCH", path, {"status": {"hard": {"pods": "0"}, "used": {"pods": "0"}}}, MERGE)
+    """By Pod Security: a disk on the node's file system, in a namespace that forbids it at first."""
+    namespace = f"/api/v1/namespaces/{lab.ns}"
+
+    def enforce(level):
+        status, _ = lab.api.call("PATCH", namespace, {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": level}}}, MERGE)
+        assert status == 200
+
+    enforce("restricted")
+    probe = {"metadata": {"name": "probe"}, "spec": {"containers": [{"name": "c", "image": "i", "securityContext": {"privileged": True}}]}}
+    wait_for("Pod Security", lambda: lab.api.call("POST", f"{namespace}/pods?dryRun=All", probe)[0] == 403)
     lab.controller()
-    lab.make("virtualmachines", VM)
+    vm = copy.deepcopy(VM)
+    vm["spec"]["template"]["spec"]["volumes"] = [{"name": "root", "hostDisk": {"path": "/srv/disk.img", "type": "Disk"}}]
+    lab.make("virtualmachines", vm)
     event = wait_for("event", lambda: lab.events("vm", "FailedCreate"))[0]
-    assert "exceeded quota" in event["message"], event
-    vmi = wait_for("condition", lambda: [c for c in (lab.get("virtualmachineinstances", "vm") or {}).get("status", {}).get(
-        "conditions", []) if c["type"] == "Synchronized" and "exceeded quota" in c["message"]])
-    lab.api.call("DELETE", f"/api/v1/namespaces/{lab.ns}/resourcequotas/none")
-    assert vmi and lab.vm_is("vm", "Running", 180)
-    assert not [c for c in lab.settle("vm")["status"]["conditions"] if c["type"] == "Synchronized"]
+    assert "violates PodSecurity" in event["message"] and event["type"] == "Warning", event
+    wait_for("condition", lambda: [c for c in (lab.get("virtualmachineinstances", "vm") or {}).get("status", {}).get(
+        "conditions", []) if c["type"] == "Synchronized" and "violates PodSecurity" in c["message"]])
+    wait_for("the same on the VM", lambda: [c for c in lab.get("virtualmachines", "vm")["status"]["conditions"]
+                                            if "violates PodSecurity" in c.get("message", "")])
+    enforce("privileged")
+    lab.vm_is("vm", "Running", 180)
+    wait_for("no such condition", lambda: not [c for c in lab.get("virtualmachines", "vm")["status"]["conditions"]
+                                               if c["type"] == "Synchronized"])
 
 
 def test_pod_that_vanishes_fails_the_instance(lab):
