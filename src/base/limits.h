@@ -65,6 +65,7 @@
 #define TIMEOUT_QEMU_PROBE_USEC  (20 * USEC_PER_SEC) /* a throw-away QEMU without a machine, asked what it can do */
 #define QMP_RECONNECT_USEC       (1 * USEC_PER_SEC)  /* after the monitor of a running VM was lost */
 #define QMP_BACKLOG              64                  /* launchers that were killed while QEMU accepted nobody */
+#define QEMU_LISTENERS_MAX       8                   /* sockets that one QEMU is given to listen on */
 #define TIMEOUT_ORPHAN_USEC      (10 * USEC_PER_SEC) /* for a QEMU that nobody can take over to quit */
 #define TIMEOUT_ACCEL_PROBE_USEC (300 * USEC_PER_MSEC)
 #define TCG_TIMEOUT_FACTOR       10U

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include "base/limits.h"
 #include "domain/console-log.h"
 #include "domain/domain.h"
 #include "domain/guest-info.h"
@@ -58,7 +59,9 @@ struct domain {
     sd_event_source *exit_source, *ended_source;
     struct helper helpers[HELPERS_MAX];
     size_t n_helpers;
-    char **sockets; /* paths to unlink at the end */
+    char **sockets;                    /* paths to unlink at the end */
+    int listeners[QEMU_LISTENERS_MAX]; /* copies of what QEMU listens on, until it has greeted */
+    size_t n_listeners;
 
     struct qmp_client *qmp;
     sd_event_source *reconnect_timer;
@@ -109,6 +112,9 @@ int domain_spawn(struct domain *d, struct error **ret_error);
 int domain_connect(struct domain *d, struct error **ret_error);
 /* A new connection to the monitor in place of the one that was lost. */
 int domain_connect_monitor(struct domain *d, struct error **ret_error);
+/* QEMU has greeted. Its chardevs listen anew on what they are given, with a queue of one (socket_listen() of QEMU's
+ * util/qemu-sockets.c): launchers that are killed while it hangs would fill that. */
+void domain_lengthen_backlogs(struct domain *d);
 void domain_stop_helpers(struct domain *d);
 /* Adds the console's fifos to what is removed at the end. */
 int domain_list_fifos(struct domain *d);

@@ -97,6 +97,7 @@ void domain_free(struct domain *d)
     sd_event_source_disable_unref(d->ended_source);
     domain_stop_helpers(d);
     CRASH_POINT("end-helpers");
+    domain_lengthen_backlogs(d);
     stop_done(&d->stop);
     credentials_stop(d->credentials);
     qmp_client_free(d->qmp);
@@ -315,6 +316,7 @@ static void on_qmp_state(struct qmp_client *client, enum qmp_state state, const 
     switch (state) {
     case QMP_NEGOTIATING:
         timeline_mark(d->timeline, MARK_GREETING);
+        domain_lengthen_backlogs(d);
         CRASH_POINT("start-greeting");
         break;
     case QMP_DISCONNECTED:

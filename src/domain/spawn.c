@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,6 +20,7 @@
 #include "base/crash.h"
 #include "base/fd.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "base/strv.h"
 #include "domain/domain-internal.h"
 #include "domain/landlock.h"
@@ -200,6 +202,16 @@ int domain_connect_monitor(struct domain *d, struct error **ret_error)
     d->qmp = NULL;
     r = qmp_client_new(d->event, fd, &d->qmp);
     return r < 0 ? error_errno(ret_error, r, "cannot watch the monitor") : 0;
+}
+
+void domain_lengthen_backlogs(struct domain *d)
+{
+    for (size_t i = 0; i < d->n_listeners; i++) {
+        if (listen(d->listeners[i], QMP_BACKLOG) < 0)
+            log_debug("cannot lengthen a queue of QEMU's sockets: %s", strerror(errno));
+        fd_close(d->listeners[i]);
+    }
+    d->n_listeners = 0;
 }
 
 static int copy_nvram(const struct domain *d, struct error **ret_error)
@@ -423,7 +435,10 @@ int domain_spawn(struct domain *d, struct error **ret_error)
     if (r >= 0)
         r = start_qemu(d, inherited, n, log_fd, ret_error);
     for (size_t i = 0; i < opened; i++)
-        fd_close(inherited[i].fd);
+        if (r >= 0 && fds[i].kind == MACHINE_FD_LISTEN && d->n_listeners < QEMU_LISTENERS_MAX)
+            d->listeners[d->n_listeners++] = inherited[i].fd;
+        else
+            fd_close(inherited[i].fd);
     if (r < 0)
         return r;
     if (process_start_time(d->pid, &d->start_ticks) < 0)

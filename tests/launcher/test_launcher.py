@@ -2,6 +2,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 
@@ -179,6 +180,23 @@ def test_adoption_after_kill(pod):
     client.ok("ShutdownVirtualMachine", vmi={})
     assert pod.end() == 0
     assert not is_alive(pod.qemu)
+
+
+def test_many_connections_wait_for_a_qemu_that_hangs(pod):
+    """Each launcher that is killed meanwhile leaves one; the next must still be able to connect."""
+    pod.boot()
+    os.kill(pod.qemu, signal.SIGSTOP)
+    waiting = []
+    try:
+        for name in ("qmp.sock", "agent.sock"):
+            for _ in range(20):
+                waiting.append(socket.socket(socket.AF_UNIX))
+                waiting[-1].setblocking(False)
+                waiting[-1].connect(str(pod.dir / name))
+    finally:
+        for connection in waiting:
+            connection.close()
+        os.kill(pod.qemu, signal.SIGCONT)
 
 
 def test_adoption_keeps_a_users_pause(pod):
