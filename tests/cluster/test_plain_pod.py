@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A VM in a plain pod, from k8s/manifests/plain-pod.yaml as it is: no CRD, no controller, no node agent."""
+"""A VM in a plain pod, from the manifest beside: no CRD, no controller, no node agent."""
 import json
 import subprocess
 import time
@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-TOP = Path(__file__).resolve().parent.parent.parent
-MANIFEST = TOP / "k8s/manifests/plain-pod.yaml"
+MANIFEST = Path(__file__).with_name("plain-pod.yaml")
 PATIENCE = 240
 
 
