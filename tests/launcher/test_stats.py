@@ -2,6 +2,7 @@
 """Statistics, metrics, the memory dump, and that every method of KubeVirt's Cmd service is known by its name."""
 import os
 import re
+import select
 import threading
 
 import pytest
@@ -175,6 +176,7 @@ def test_memory_dump_over_a_launcher_that_was_killed(pod, when):
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     os.set_blocking(reader, True)
     client.ok("VirtualMachineMemoryDump", vmi={}, dumpPath=str(path))
+    assert select.select([reader], [], [], PATIENCE)[0]  # before QEMU has opened it, reading would give an end of file
     assert len(os.read(reader, 4)) == 4
     pod.process.kill()
     pod.process.wait()
