@@ -286,6 +286,14 @@ static const char *const allowed[] = {
     "waitpid",
     "pidfd_open",
     "pidfd_send_signal",
+    /* how passt and virtiofsd shut themselves in: namespaces and an empty root of their own, as far as the kernel lets
+     * who they are do so; QEMU's filter has none of it */
+    "unshare",
+    "mount",
+    "umount2",
+    "pivot_root",
+    "chroot",
+    "sethostname",
     /* vCPUs: QEMU's threads on their processors and memory nodes */
     "sched_yield",
     "sched_getaffinity",
