@@ -143,7 +143,7 @@ def job(pod, crash):
 
 def parameters():
     for point in points():
-        times = 1 if scenario_of(point) in ("hung", "freeze") else TIMES
+        times = 1 if scenario_of(point) in ("hung", "freeze") else 2 if point == "start-fd" else TIMES  # two sockets
         # writes happen often: each passing is a moment of its own
         for n in range(1, times + 1):
             yield pytest.param(point, n, id=f"{point}-{n}")

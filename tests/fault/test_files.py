@@ -66,7 +66,7 @@ def end(pod, client):
 
 
 @each_error
-@pytest.mark.parametrize("call", ["open", "write", "fsync", "rename"])
+@pytest.mark.parametrize("call", ["open", "write", "rename"])  # no fsync: a crash of the machine ends the VM too
 def test_state_file(faulty, table, call, number):
     """The VM runs on; the state file is the old one, whole; the next write is the newest state again."""
     f = faulty()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Volumes as a guest sees them: read back byte for byte, told apart by their serial numbers."""
 import hashlib
+import os
 import struct
 import subprocess
 import tempfile
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parent.parent.parent
-VMLET = TOP / "build" / "src" / "vmlet" / "vmlet"
+VMLET = Path(os.environ.get("VMLET_BUILD", TOP / "build")) / "src" / "vmlet" / "vmlet"
 PATIENCE = 120
 MIB = 1024 * 1024
 
