@@ -49,6 +49,21 @@ def image(path, size, seed):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def start(manifest, guest, command, *arguments):
+    """vmlet run. Its sockets lie in the VM's directory, and have a path of at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="vmlet-", dir="/tmp") as path:
+        state = Path(path) / "state"
+        done = subprocess.run(
+            [VMLET, "run", manifest, "--accel", "tcg", "--net", "none", "--state-dir", state, "--quiet",
+             "--kernel", guest / "vmlinuz", "--initrd", guest / "initrd.img", "--append", "console=ttyS0",
+             "--exec", FIND + command, *arguments],
+            capture_output=True, text=True, timeout=PATIENCE, check=False,
+        )
+        left = [p for p in state.rglob("*") if not p.is_dir()] if state.exists() else []
+    assert left == []
+    return done
+
+
 def run(tmp_path, guest, disks, volumes, command, *arguments):
     """Exit code, stdout and stderr of `command` in a guest with these disks."""
     manifest = tmp_path / "vm.yaml"
@@ -57,16 +72,7 @@ def run(tmp_path, guest, disks, volumes, command, *arguments):
         + "".join(f"      - {{name: {d}, serial: {d}, disk: {{bus: virtio}}}}\n" for d in disks)
         + "  volumes:\n" + "".join(f"  - {{name: {d}, {v}}}\n" for d, v in zip(disks, volumes))
     )
-    state = tmp_path / "state"
-    done = subprocess.run(
-        [VMLET, "run", manifest, "--accel", "tcg", "--net", "none", "--state-dir", state, "--quiet",
-         "--kernel", guest / "vmlinuz", "--initrd", guest / "initrd.img", "--append", "console=ttyS0",
-         "--exec", FIND + command, *arguments],
-        capture_output=True, text=True, timeout=PATIENCE, check=False,
-    )
-    left = [p for p in state.rglob("*") if not p.is_dir()] if state.exists() else []
-    assert left == []
-    return done
+    return start(manifest, guest, command, *arguments)
 
 
 def test_every_kind_reads_back(tmp_path, guest):
@@ -139,15 +145,7 @@ def boot(tmp_path, guest, devices, volumes, command, *arguments, metadata="", do
         + "spec:\n  terminationGracePeriodSeconds: 5\n  domain:\n    memory: {guest: 256Mi}\n" + domain
         + "    devices:\n" + devices + ("  volumes:\n" + volumes if volumes else "")
     )
-    state = tmp_path / "state"
-    done = subprocess.run(
-        [VMLET, "run", manifest, "--accel", "tcg", "--net", "none", "--state-dir", state, "--quiet",
-         "--kernel", guest / "vmlinuz", "--initrd", guest / "initrd.img", "--append", "console=ttyS0",
-         "--exec", FIND + command, *arguments],
-        capture_output=True, text=True, timeout=PATIENCE, check=False,
-    )
-    assert ([p for p in state.rglob("*") if not p.is_dir()] if state.exists() else []) == []
-    return done
+    return start(manifest, guest, command, *arguments)
 
 
 @pytest.fixture
