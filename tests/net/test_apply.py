@@ -346,12 +346,12 @@ for _ in range(2):
 
 @pytest.mark.parametrize("binding", ["bridge", "masquerade"])
 def test_apply_takes_no_time(lab, binding):
-    """At most 15 ms for one interface, both families. The first in line for a processor, so that what else the machine
-    does counts little; what it still adds (the kernel's own locks) is not ours: the better half of the runs counts."""
+    """At most 15 ms for one interface, both families: on a processor always, and by the clock where the machine does
+    nothing else (being first in line for a processor does not help against the kernel's own locks)."""
     manifest = lab.manifest(binding)
     first = ["chrt", "-f", "20"] if run("chrt", "-f", "20", "true", check=False).returncode == 0 else []
     argv = [*first, NETSETUP, "apply", manifest, "--netns", lab.pod.path, "--state-dir", lab.state, "--cache-dir", lab.cache]
-    clock, processor = [], []
+    clock, processor, load = [], [], os.getloadavg()[0]
     for _ in range(11):
         start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(argv, check=True)
@@ -363,5 +363,5 @@ def test_apply_takes_no_time(lab, binding):
     print(f"apply, {binding}, IPv4 and IPv6: {[round(t, 1) for t in clock]} ms, "
           f"of it on a processor: {[round(t, 1) for t in processor]} ms")
     assert statistics.median(processor) <= 15
-    if first:
+    if first and load < 1:
         assert clock[len(clock) // 4] <= 15
