@@ -12,6 +12,7 @@ import pytest
 from conftest import BUILD, PATIENCE, POD_MAC, RESOLV, run, until
 from test_guest import image
 from test_traffic import Listener
+from vmlet_lab import need_user_namespaces
 
 LAUNCHER = BUILD / "src" / "launcher" / "virt-launcher"
 UNPRIVILEGED = [
@@ -173,6 +174,7 @@ def test_launcher_gives_the_guest_its_address(lab, launch, binding):
 
 def test_passt(lab, launch):
     """The unprivileged binding: no tap, no bridge, no rules; the pod's own address in the guest, TCP both ways, one port in."""
+    need_user_namespaces()  # passt shuts itself in by one
     before = [n for n in lab.pod.links()]
     vm = launch([{"name": "default", "binding": {"name": "passt"}, "macAddress": POD_MAC,
                   "ports": [{"port": 80}, {"port": 5353, "protocol": "UDP"}]}])
