@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "base/event.h"
 #include "base/log.h"
 #include "base/strv.h"
 #include "qmp/shell/terminal.h"
@@ -208,7 +209,6 @@ static int run(struct shell *shell, const struct arguments *a)
 {
     _cleanup_error_ struct error *error = NULL;
     sd_event_source *interrupt = NULL;
-    sigset_t set;
     int code;
 
     if (a->log && shell_record(shell, a->log, &error) < 0) {
@@ -226,10 +226,7 @@ static int run(struct shell *shell, const struct arguments *a)
         error_free(TAKE_PTR(error));
     }
     if (!shell->interactive) {
-        sigemptyset(&set);
-        sigaddset(&set, SIGINT);
-        sigprocmask(SIG_BLOCK, &set, NULL);
-        sd_event_add_signal(shell->event, &interrupt, SIGINT, on_interrupt, shell);
+        event_add_signal(shell->event, SIGINT, on_interrupt, shell, &interrupt);
         shell->events_off = true; /* until `events` asks for them */
         code = run_commands(shell, a);
         sd_event_source_disable_unref(interrupt);

@@ -13,6 +13,7 @@
 
 #include <editline/readline.h>
 
+#include "base/event.h"
 #include "base/strv.h"
 #include "qmp/shell/complete.h"
 #include "qmp/shell/line.h"
@@ -209,17 +210,6 @@ static void handle_pending(struct shell *shell)
     }
 }
 
-static int add_signal(struct shell *shell, int number, sd_event_signal_handler_t handler, sd_event_source **ret)
-{
-    sigset_t set;
-
-    sigemptyset(&set);
-    sigaddset(&set, number);
-    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
-        return -errno;
-    return sd_event_add_signal(shell->event, ret, number, handler, shell);
-}
-
 /*
  * While a command runs, the terminal is in line mode. A ctrl-D that is typed ahead there must stay a character: as the
  * end of a line it would be a NUL when libedit's raw mode comes back (n_tty_set_termios in Linux' n_tty.c). Without a
@@ -246,9 +236,9 @@ int terminal_run(struct shell *shell, struct error **ret_error)
     disable_end_of_file(&before);
     r = sd_event_add_io(shell->event, &terminal.input, STDIN_FILENO, EPOLLIN, on_input, NULL);
     if (r >= 0)
-        r = add_signal(shell, SIGINT, on_interrupt, &interrupt);
+        r = event_add_signal(shell->event, SIGINT, on_interrupt, shell, &interrupt);
     if (r >= 0)
-        r = add_signal(shell, SIGWINCH, on_resize, &resize);
+        r = event_add_signal(shell->event, SIGWINCH, on_resize, shell, &resize);
     if (r < 0)
         return error_errno(ret_error, r, "cannot watch the terminal");
     rl_readline_name = (char *)"qmp-shell";

@@ -4,15 +4,28 @@
 #include <signal.h>
 #include <time.h>
 
-int event_new(sd_event **ret)
+static int block_signal(int number)
 {
     sigset_t set;
 
     sigemptyset(&set);
-    sigaddset(&set, SIGCHLD);
-    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
-        return -errno;
-    return sd_event_default(ret);
+    sigaddset(&set, number);
+    return sigprocmask(SIG_BLOCK, &set, NULL) < 0 ? -errno : 0;
+}
+
+int event_new(sd_event **ret)
+{
+    int r = block_signal(SIGCHLD);
+
+    return r < 0 ? r : sd_event_default(ret);
+}
+
+int event_add_signal(sd_event *event, int number, sd_event_signal_handler_t handler, void *userdata,
+                     sd_event_source **ret)
+{
+    int r = block_signal(number);
+
+    return r < 0 ? r : sd_event_add_signal(event, ret, number, handler, userdata);
 }
 
 uint64_t now_usec(void)

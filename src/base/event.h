@@ -16,6 +16,11 @@ int event_new(sd_event **ret);
 /* Now, on the clock that the timers use (CLOCK_MONOTONIC); microseconds. */
 uint64_t now_usec(void);
 
+/* Blocks the signal for the process and has it handled on the loop. ret: the source, or NULL: it stays with the loop.
+ */
+int event_add_signal(sd_event *event, int number, sd_event_signal_handler_t handler, void *userdata,
+                     sd_event_source **ret);
+
 /* A timer `delay` microseconds from now. (Re-)arms *source: made if NULL, moved if not. */
 int event_arm_timer(sd_event *event, sd_event_source **source, uint64_t delay_usec, sd_event_time_handler_t handler,
                     void *userdata);

@@ -304,17 +304,11 @@ static void on_domain_ended(struct domain *domain, const struct error *error, vo
 static int watch_signals(struct session *s)
 {
     static const int wanted[] = {SIGINT, SIGTERM, SIGHUP};
-    sigset_t set;
     int r = 0;
 
-    sigemptyset(&set);
-    for (size_t i = 0; i < ELEMENTSOF(wanted); i++)
-        sigaddset(&set, wanted[i]);
-    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
-        return -errno;
     signal(SIGPIPE, SIG_IGN);
     for (size_t i = 0; i < ELEMENTSOF(wanted) && r >= 0; i++)
-        r = sd_event_add_signal(s->event, &s->signals[i], wanted[i], on_signal, s);
+        r = event_add_signal(s->event, wanted[i], on_signal, s, &s->signals[i]);
     return r;
 }
 
