@@ -323,18 +323,26 @@ static const int families[] = {AF_UNIX, AF_NETLINK, AF_INET, AF_INET6, AF_PACKET
 #define NAMESPACE_FLAGS                                                                                                \
     (CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP)
 
-static int allow(scmp_filter_ctx filter)
+/* A rule for each name; -EDOM: this architecture lacks the call. */
+static int add_names(scmp_filter_ctx filter, uint32_t action, const char *const *names, size_t n)
 {
     int r = 0;
 
-    for (size_t i = 0; i < ELEMENTSOF(allowed) && r >= 0; i++) {
-        int number = seccomp_syscall_resolve_name(allowed[i]);
+    for (size_t i = 0; i < n && r >= 0; i++) {
+        int number = seccomp_syscall_resolve_name(names[i]);
 
         if (number != __NR_SCMP_ERROR)
-            r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, number, 0);
+            r = seccomp_rule_add(filter, action, number, 0);
         if (r == -EDOM)
             r = 0;
     }
+    return r;
+}
+
+static int allow(scmp_filter_ctx filter)
+{
+    int r = add_names(filter, SCMP_ACT_ALLOW, allowed, ELEMENTSOF(allowed));
+
     for (size_t i = 0; i < ELEMENTSOF(families) && r >= 0; i++)
         r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
                              SCMP_A0_32(SCMP_CMP_EQ, (scmp_datum_t)families[i], 0));
@@ -595,16 +603,8 @@ static const char *const deadly[] = {
 static int add_deadly(scmp_filter_ctx filter, const char *program, bool network)
 {
     scmp_datum_t address = (scmp_datum_t)(uintptr_t)program;
-    int r = 0;
+    int r = add_names(filter, SCMP_ACT_KILL_PROCESS, deadly, ELEMENTSOF(deadly));
 
-    for (size_t i = 0; i < ELEMENTSOF(deadly) && r >= 0; i++) {
-        int number = seccomp_syscall_resolve_name(deadly[i]);
-
-        if (number != __NR_SCMP_ERROR)
-            r = seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, number, 0);
-        if (r == -EDOM)
-            r = 0;
-    }
     /* The one exec that starts QEMU names its program at an address that is drawn at random and gone with that exec. */
     if (r >= 0)
         r = seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, SCMP_SYS(execve), 1, SCMP_A0_64(SCMP_CMP_NE, address, 0));
