@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* virt-controller: VirtualMachines, their instances and launcher pods (docs/virt-controller.8.scd). */
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -9,6 +8,7 @@
 #include "base/log.h"
 #include "base/strv.h"
 #include "k8s/client/lease.h"
+#include "k8s/client/program.h"
 #include "k8s/client/serve.h"
 #include "k8s/controller/controller.h"
 
@@ -49,9 +49,7 @@ enum flag {
     FLAGS,
 };
 
-static const struct {
-    const char *name, *argument, *what;
-} flags[FLAGS] = {
+static const struct program_flag flags[FLAGS] = {
     [FLAG_KUBECONFIG] = {"kubeconfig", "PATH",
                          "how to reach the cluster ($KUBECONFIG, else the pod's service account)"},
     [FLAG_CONTEXT] = {"context", "NAME", "context of the kubeconfig"},
@@ -76,13 +74,7 @@ static void print_help(void)
 {
     printf("Usage: virt-controller [OPTION]...\n\n"
            "Makes instances of VirtualMachines and launcher pods of instances, and writes their status.\n\nOptions:\n");
-    for (size_t i = 0; i < FLAGS; i++) {
-        char left[64];
-
-        snprintf(left, sizeof(left), "--%s%s%s", flags[i].name, flags[i].argument ? " " : "",
-                 flags[i].argument ? flags[i].argument : "");
-        printf("  %-28s %s\n", left, flags[i].what);
-    }
+    program_print_flags(&(struct program_flags){.flags = flags, .count = FLAGS, .width = 28});
     printf("\nExit status: 0 told to end; 1 failed, or another replica leads now; 2 bad arguments.\n");
 }
 
@@ -93,13 +85,14 @@ static int bad_flag(enum flag flag, const char *value, const char *allowed)
 }
 
 /* -1: go on. */
-static int take_flag(struct program *p, enum flag flag, const char *value)
+static int take_flag(size_t flag, const char *value, void *userdata)
 {
+    struct program *p = userdata;
     struct pod_options *pod = &p->options.settings.pod;
     char *end;
     unsigned long n;
 
-    switch (flag) {
+    switch ((enum flag)flag) {
     case FLAG_KUBECONFIG:
         p->kubeconfig = value;
         break;
@@ -171,22 +164,12 @@ static const char *environment(const char *name, const char *otherwise)
 
 static int parse(struct program *p, int argc, char **argv)
 {
-    struct option list[FLAGS + 1] = {0};
-    int c, index, r;
+    const struct program_flags all = {
+        .program = "virt-controller", .flags = flags, .count = FLAGS, .take = take_flag, .userdata = p};
+    int r = program_parse(&all, argc, argv);
 
-    for (size_t i = 0; i < FLAGS; i++)
-        list[i] = (struct option){flags[i].name, flags[i].argument ? required_argument : no_argument, NULL, 1};
-    while ((c = getopt_long(argc, argv, "", list, &index)) != -1) {
-        if (c != 1)
-            return EXIT_BAD_INPUT; /* getopt has said why */
-        r = take_flag(p, (enum flag)index, optarg);
-        if (r >= 0)
-            return r;
-    }
-    if (optind < argc) {
-        fprintf(stderr, "virt-controller: %s: not expected (see --help)\n", argv[optind]);
-        return EXIT_BAD_INPUT;
-    }
+    if (r >= 0)
+        return r;
     if (gethostname(p->host, sizeof(p->host) - 1) < 0)
         strcpy(p->host, "virt-controller");
     if (!p->identity)
@@ -245,12 +228,6 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *inf
     return 0;
 }
 
-static int write_health(struct strbuf *body, void *userdata)
-{
-    strbuf_add_string(body, "ok\n");
-    return 200;
-}
-
 static int write_ready(struct strbuf *body, void *userdata)
 {
     struct program *p = userdata;
@@ -272,23 +249,17 @@ static int write_metrics(struct strbuf *body, void *userdata)
 static int run(struct program *p, struct error **ret_error)
 {
     static const struct kube_page pages[] = {
-        {"/healthz", write_health}, {"/readyz", write_ready}, {"/metrics", write_metrics}, {NULL, NULL}};
+        {"/healthz", program_write_health}, {"/readyz", write_ready}, {"/metrics", write_metrics}, {NULL, NULL}};
     struct kube_config *config = NULL;
     int r = event_new(&p->event);
 
     if (r < 0)
         return error_errno(ret_error, r, "cannot make an event loop");
-    for (size_t i = 0; i < 2; i++) {
-        int number = i ? SIGINT : SIGTERM;
-        sigset_t set;
-
-        sigemptyset(&set);
-        sigaddset(&set, number);
-        sigprocmask(SIG_BLOCK, &set, NULL);
-        r = sd_event_add_signal(p->event, NULL, number, on_signal, p);
-        if (r < 0)
-            return error_errno(ret_error, r, "cannot wait for signals");
-    }
+    r = event_add_signal(p->event, SIGTERM, on_signal, p, NULL);
+    if (r >= 0)
+        r = event_add_signal(p->event, SIGINT, on_signal, p, NULL);
+    if (r < 0)
+        return error_errno(ret_error, r, "cannot wait for signals");
     r = kube_config_load(p->kubeconfig, p->context, &config, ret_error);
     if (r >= 0)
         r = kube_client_new(p->event, config, "virt-controller", &p->client, ret_error);

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* virt-handler: the node's agent (docs/virt-handler.8.scd). */
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,6 +8,7 @@
 #include "base/event.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "k8s/client/program.h"
 #include "k8s/client/serve.h"
 #include "k8s/handler/device-plugin.h"
 #include "k8s/handler/node.h"
@@ -50,9 +50,7 @@ enum flag {
     FLAGS,
 };
 
-static const struct {
-    const char *name, *argument, *what;
-} flags[FLAGS] = {
+static const struct program_flag flags[FLAGS] = {
     [FLAG_KUBECONFIG] = {"kubeconfig", "PATH",
                          "how to reach the cluster ($KUBECONFIG, else the pod's service account)"},
     [FLAG_CONTEXT] = {"context", "NAME", "context of the kubeconfig"},
@@ -71,19 +69,14 @@ static void print_help(void)
     printf("Usage: virt-handler [OPTION]...\n\n"
            "Runs the instances of one node: devices for kubelet, network and disks for pods, the guests' states for\n"
            "their objects. One on each node, as root, with the host's process ids.\n\nOptions:\n");
-    for (size_t i = 0; i < FLAGS; i++) {
-        char left[64];
-
-        snprintf(left, sizeof(left), "--%s%s%s", flags[i].name, flags[i].argument ? " " : "",
-                 flags[i].argument ? flags[i].argument : "");
-        printf("  %-22s %s\n", left, flags[i].what);
-    }
+    program_print_flags(&(struct program_flags){.flags = flags, .count = FLAGS, .width = 22});
     printf("\nExit status: 0 told to end; 1 failed; 2 bad arguments.\n");
 }
 
 /* -1: go on. */
-static int take_flag(struct program *p, enum flag flag, const char *value)
+static int take_flag(size_t flag, const char *value, void *userdata)
 {
+    struct program *p = userdata;
     const char **const texts[FLAGS] = {
         [FLAG_KUBECONFIG] = &p->kubeconfig,   [FLAG_CONTEXT] = &p->context,     [FLAG_NODE] = &p->node_name,
         [FLAG_LISTEN] = &p->listen,           [FLAG_KUBELET] = &p->kubelet_dir, [FLAG_PRIVATE] = &p->private_dir,
@@ -107,22 +100,12 @@ static int take_flag(struct program *p, enum flag flag, const char *value)
 static int parse(struct program *p, int argc, char **argv)
 {
     static char host[256];
-    struct option list[FLAGS + 1] = {0};
-    int c, index, r;
+    const struct program_flags all = {
+        .program = "virt-handler", .flags = flags, .count = FLAGS, .take = take_flag, .userdata = p};
+    int r = program_parse(&all, argc, argv);
 
-    for (size_t i = 0; i < FLAGS; i++)
-        list[i] = (struct option){flags[i].name, flags[i].argument ? required_argument : no_argument, NULL, 1};
-    while ((c = getopt_long(argc, argv, "", list, &index)) != -1) {
-        if (c != 1)
-            return EXIT_BAD_INPUT; /* getopt has said why */
-        r = take_flag(p, (enum flag)index, optarg);
-        if (r >= 0)
-            return r;
-    }
-    if (optind < argc) {
-        fprintf(stderr, "virt-handler: %s: not expected (see --help)\n", argv[optind]);
-        return EXIT_BAD_INPUT;
-    }
+    if (r >= 0)
+        return r;
     if (!p->node_name)
         p->node_name = getenv("NODE_NAME");
     if (!p->node_name || !*p->node_name) {
@@ -134,12 +117,6 @@ static int parse(struct program *p, int argc, char **argv)
 }
 
 /* ---- pages ------------------------------------------------------------------------------------------------------ */
-
-static int write_health(struct strbuf *body, void *userdata)
-{
-    strbuf_add_string(body, "ok\n");
-    return 200;
-}
 
 static int write_ready(struct strbuf *body, void *userdata)
 {
@@ -233,18 +210,11 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *inf
 
 static int watch_signals(struct program *p, struct error **ret_error)
 {
-    for (size_t i = 0; i < 2; i++) {
-        int number = i ? SIGINT : SIGTERM, r;
-        sigset_t set;
+    int r = event_add_signal(p->event, SIGTERM, on_signal, p, NULL);
 
-        sigemptyset(&set);
-        sigaddset(&set, number);
-        sigprocmask(SIG_BLOCK, &set, NULL);
-        r = sd_event_add_signal(p->event, NULL, number, on_signal, p);
-        if (r < 0)
-            return error_errno(ret_error, r, "cannot wait for signals");
-    }
-    return 0;
+    if (r >= 0)
+        r = event_add_signal(p->event, SIGINT, on_signal, p, NULL);
+    return r < 0 ? error_errno(ret_error, r, "cannot wait for signals") : 0;
 }
 
 static int make_paths(struct program *p, struct error **ret_error)
@@ -266,7 +236,7 @@ static int make_paths(struct program *p, struct error **ret_error)
 static int run(struct program *p, struct error **ret_error)
 {
     static const struct kube_page pages[] = {
-        {"/healthz", write_health}, {"/readyz", write_ready}, {"/metrics", write_metrics}, {NULL, NULL}};
+        {"/healthz", program_write_health}, {"/readyz", write_ready}, {"/metrics", write_metrics}, {NULL, NULL}};
     struct kube_config *config = NULL;
     int r = event_new(&p->event);
 
