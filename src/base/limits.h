@@ -21,6 +21,7 @@
 #define LIMIT_RPC_PENDING       64U                 /* calls of one client that have no answer yet */
 #define LIMIT_RPC_BACKLOG_BYTES (1U * 1024 * 1024)  /* queued answers from which on a client's requests are not read */
 #define LIMIT_RPC_ID_BYTES      128U                /* a request's id, when it is a string */
+#define RPC_TRIM_USEC           (1 * USEC_PER_SEC)  /* from a client's end to the return of freed memory */
 #define LIMIT_RPC_LINE_USEC     (30 * USEC_PER_SEC) /* from the first byte of a request to its line end */
 
 /* QMP and guest agent. */

@@ -20,7 +20,7 @@ struct rpc_server {
     dev_t device; /* of the socket's file: only our own is removed at the end */
     ino_t inode;
     int listen_fd;
-    sd_event_source *listen_source, *accept_timer;
+    sd_event_source *listen_source, *accept_timer, *trim_timer;
     LIST_HEAD(struct rpc_connection) connections;
     unsigned n_connections;
 };

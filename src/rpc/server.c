@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rpc/server-internal.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -58,6 +59,23 @@ const char *rpc_server_state_name(const struct rpc_server *server, unsigned stat
 
 /* ---- connection ------------------------------------------------------------------------------------------------ */
 
+static int on_trim(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    malloc_trim(0);
+    return 0;
+}
+
+/* What clients have made the heap grow by goes back to the system when they have left. */
+static void trim_later(struct rpc_server *server)
+{
+    int enabled = SD_EVENT_OFF;
+
+    if (server->trim_timer)
+        sd_event_source_get_enabled(server->trim_timer, &enabled);
+    if (enabled == SD_EVENT_OFF)
+        event_arm_timer(server->event, &server->trim_timer, RPC_TRIM_USEC, on_trim, NULL);
+}
+
 /* Ends the connection now: calls lose their way back, streams hear of it. */
 static void connection_close(struct rpc_connection *connection)
 {
@@ -83,6 +101,8 @@ static void connection_close(struct rpc_connection *connection)
         if (stream->closed)
             stream->closed(stream, stream->userdata);
     }
+    if (server->listen_fd >= 0)
+        trim_later(server);
     connection_unref(connection);
 }
 
@@ -476,6 +496,7 @@ void rpc_server_free(struct rpc_server *server)
         return;
     server->listen_source = sd_event_source_disable_unref(server->listen_source);
     server->accept_timer = sd_event_source_disable_unref(server->accept_timer);
+    server->trim_timer = sd_event_source_disable_unref(server->trim_timer);
     server->listen_fd = fd_close(server->listen_fd);
     if (server->inode != 0 && stat(server->path, &st) == 0 && st.st_ino == server->inode && st.st_dev == server->device)
         unlink(server->path);

@@ -10,7 +10,7 @@ from vmlet_lab import vmi, wait_until
 CYCLES = int(os.environ.get("VMLET_STRESS_CYCLES", "10000"))
 CLIENTS = 8
 WARM_UP = 2000  # the ring of events is full, and what is made at the first use of a method is made
-GROWTH_KIB = 256
+GROWTH_KIB = 128
 
 
 def descriptors(pid):
@@ -63,10 +63,20 @@ def run(pod, manifest, cycles):
 
 
 def settled(pod, client):
-    """The launcher has closed what its clients have left."""
+    """The launcher has closed what its clients have left, and gives no more memory back (RPC_TRIM_USEC is a second)."""
     wait_until(lambda: descriptors(pod.process.pid) == pod.descriptors, "the connections are closed")
+    least, since = private_kib(pod.process.pid), time.monotonic()
+
+    def rests():
+        nonlocal least, since
+        now = private_kib(pod.process.pid)
+        if now < least:
+            least, since = now, time.monotonic()
+        return time.monotonic() - since > 2
+
+    wait_until(rests, "the private memory is at rest")
     assert client.ok("Ping") is not None
-    return descriptors(pod.process.pid), descriptors(pod.qemu), private_kib(pod.process.pid)
+    return descriptors(pod.process.pid), descriptors(pod.qemu), least
 
 
 def test_memory_and_descriptors_are_flat(pod):
