@@ -14,7 +14,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "k8s/controller/object.h"
-#include "k8s/handler/mount.h"
+#include "storage/storage.h"
 
 #define QEMU_UID 107
 #define VOLUMES  "volumes/kubernetes.io~empty-dir"
@@ -80,33 +80,17 @@ static char *disks_dir(const struct guest *guest)
                                                                                                                : path;
 }
 
-/* The process of this pod that listens on a socket of its volumes. */
-static int peer_of(const struct guest *guest, const char *socket, pid_t *ret, struct error **ret_error)
-{
-    int r = socket_peer(socket, ret, ret_error);
-
-    if (r == -ENOENT || r == -ECONNREFUSED)
-        return -EAGAIN;
-    if (r >= 0 && !process_is_in_pod(*ret, guest->record.pod_uid))
-        return error_set(ret_error, ERROR_NOT_ALLOWED, EPERM, "%s: process %d listens there, which is none of pod %s",
-                         socket, (int)*ret, guest->record.pod_uid);
-    return r;
-}
-
 /* ---- container disks -------------------------------------------------------------------------------------------- */
 
 static int mount_one(const struct guest *guest, const char *disks, const char *socket_name, const char *file,
                      const char *dir, const char *name, struct error **ret_error)
 {
     _cleanup_free_ char *socket = NULL;
-    pid_t pid;
     int r;
 
     if (asprintf(&socket, "%s/%s.sock", disks, socket_name) < 0)
         return error_oom(ret_error);
-    r = peer_of(guest, socket, &pid, ret_error);
-    if (r >= 0)
-        r = container_file_mount(pid, file, dir, name, ret_error);
+    r = container_disk_mount(socket, guest->record.pod_uid, file, dir, name, ret_error);
     return r < 0 ? error_wrap(ret_error, r, "container disk %s", socket_name) : 0;
 }
 
@@ -304,7 +288,7 @@ int guest_prepare(struct guest *guest, sd_event *event, const json_t *vmi, guest
     guest->ready_userdata = userdata;
     if (guest->prepared)
         return event_arm_timer(event, &guest->child_timer, 0, on_ready_now, guest);
-    r = peer_of(guest, socket, &launcher, ret_error);
+    r = container_peer(socket, guest->record.pod_uid, &launcher, ret_error);
     if (r >= 0)
         r = mount_disks(guest, vmi, ret_error);
     if (r >= 0)
@@ -324,7 +308,7 @@ void guest_clean(struct guest *guest)
     _cleanup_free_ char *disks = disks_dir(guest), *network = NULL;
 
     if (disks)
-        container_files_unmount(disks);
+        container_disks_unmount(disks);
     if (asprintf(&network, "%s/%s", guest->paths->network, guest->record.uid) >= 0)
         (void)remove_tree(network);
     record_remove(guest->paths->records, guest->record.uid);

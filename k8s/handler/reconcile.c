@@ -19,7 +19,6 @@
 #include "k8s/client/queue.h"
 #include "k8s/client/recorder.h"
 #include "k8s/controller/object.h"
-#include "k8s/handler/mount.h"
 #include "k8s/handler/status.h"
 
 static const struct kube_resource resource_vmis = {"kubevirt.io", "v1", "virtualmachineinstances",

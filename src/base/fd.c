@@ -230,6 +230,26 @@ int unix_listen(const char *path, mode_t mode, int backlog, int *ret_fd, struct 
     return 0;
 }
 
+int socket_shorten(const char *path, int *ret_fd, char ret[static SHORT_SOCKET_SIZE])
+{
+    const char *slash = strrchr(path, '/');
+    _cleanup_free_ char *dir = slash ? strndup(path, (size_t)(slash - path)) : NULL;
+    int fd, n;
+
+    if (!dir)
+        return slash ? -ENOMEM : -EINVAL;
+    fd = open(dir, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    n = snprintf(ret, SHORT_SOCKET_SIZE, "/proc/self/fd/%d%s", fd, slash);
+    if (n < 0 || n >= SHORT_SOCKET_SIZE) {
+        close(fd);
+        return -ENAMETOOLONG;
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
 int unix_accept(int listen_fd)
 {
     for (;;) {

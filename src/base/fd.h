@@ -52,6 +52,12 @@ int unix_listen(const char *path, mode_t mode, int backlog, int *ret_fd, struct 
 int unix_connect(const char *path, int *ret_fd, struct error **ret_error);
 /* Accepts one connection, non-blocking and CLOEXEC; the fd or a negative errno. */
 int unix_accept(int listen_fd);
+/*
+ * A path of a unix socket has at most 107 bytes, and those of a pod's volumes are longer: *ret_fd is its folder (to be
+ * closed), and `ret` a short name for the socket that holds as long as the folder is open.
+ */
+#define SHORT_SOCKET_SIZE 108
+int socket_shorten(const char *path, int *ret_fd, char ret[static SHORT_SOCKET_SIZE]);
 
 /* mkdir -p with the mode for what it makes. */
 int mkdir_parents(const char *path, mode_t mode, struct error **ret_error);

@@ -134,8 +134,8 @@
 #define LIMIT_QCOW2_SNAPSHOTS       256U  /* inside one image from outside: each can hold 128 KiB of names */
 
 /* Container disks on the node. */
-#define LIMIT_BOOT_FILE_BYTES (1024ULL * 1024 * 1024) /* kernel or initrd */
-#define CHECKSUM_BUFFER_BYTES (1024U * 1024)
+#define LIMIT_CGROUP_FILE_BYTES 65536U /* /proc/PID/cgroup */
+#define CHECKSUM_BUFFER_BYTES   (1024U * 1024)
 
 /* A child that examines a foreign image or makes one (qemu-img). */
 #define LIMIT_IMAGE_CHECK_MEMORY_BYTES (2000ULL * 1024 * 1024) /* compat: disk-verification memory limit 2000Mi */

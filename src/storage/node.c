@@ -3,9 +3,11 @@
  * The node's side of container disks (compat 4.2): from the socket of a container-disk process to its container's
  * image, shown read-only to the pod of the VM.
  *
- * The container is not trusted: every path in it is resolved within its root, only a regular file counts, and what is
- * looked at, mounted and summed up is one and the same open file. The pid that the socket tells is pinned by a pidfd,
- * and asked for once more afterwards, so that it cannot be another process's by then.
+ * The container is not trusted: its process must be one of the pod, every path in it is resolved within its root, only
+ * a regular file counts, and what is looked at and mounted is one and the same open file. The pid that the socket tells
+ * is pinned by a pidfd, and asked for once more afterwards, so that it cannot be another process's by then. What is in
+ * the image is not looked at here, where the process has all rights of the node: the launcher, which has none, examines
+ * it before QEMU opens it.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -21,9 +23,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/child.h"
 #include "base/fd.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "storage/private.h"
 
 /* fcntl.h and sys/mount.h of older C libraries lack these, and the two headers cannot both be included */
@@ -32,7 +34,8 @@
 #define MOVE_MOUNT_T_EMPTY_PATH 0x00000040
 #endif
 extern int umount2(const char *target, int flags);
-#define UMOUNT_LAZILY 2 /* MNT_DETACH */
+#define UMOUNT_LAZILY  2 /* MNT_DETACH */
+#define UMOUNT_NO_LINK 8 /* UMOUNT_NOFOLLOW */
 
 struct container {
     pid_t pid;
@@ -48,18 +51,46 @@ static void container_done(struct container *c)
 
 /* ---- the container behind a socket ------------------------------------------------------------------------------ */
 
-static int ask_peer(const char *socket_path, pid_t *ret, struct error **ret_error)
+/* Kubelet's cgroups say which pod a process is of: a socket in a pod's volume may be a link to another's. */
+static bool is_in_pod(pid_t pid, const char *pod_uid)
 {
-    _cleanup_close_ int fd = -EBADF;
+    _cleanup_free_ char *text = NULL;
+    char path[64], name[80];
+    size_t length;
+
+    snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)pid);
+    snprintf(name, sizeof(name), "pod%.64s", pod_uid);
+    if (file_read(path, LIMIT_CGROUP_FILE_BYTES, &text, &length, NULL) < 0)
+        return false;
+    if (strstr(text, name))
+        return true;
+    for (char *p = name; *p; p++) /* the systemd driver's spelling */
+        if (*p == '-')
+            *p = '_';
+    return strstr(text, name) != NULL;
+}
+
+int container_peer(const char *socket_path, const char *pod_uid, pid_t *ret, struct error **ret_error)
+{
+    _cleanup_close_ int fd = -EBADF, dir = -EBADF;
+    char name[SHORT_SOCKET_SIZE];
     struct ucred peer;
     socklen_t length = sizeof(peer);
-    int r = unix_connect(socket_path, &fd, ret_error);
+    int r = socket_shorten(socket_path, &dir, name);
 
+    if (r >= 0)
+        r = unix_connect(name, &fd, NULL);
+    if (r == -ENOENT || r == -ECONNREFUSED)
+        return error_set(ret_error, ERROR_CONNECTION, EAGAIN, "nobody listens on %s yet", socket_path);
     if (r < 0)
-        return r;
+        return error_errno(ret_error, r, "cannot connect to %s", socket_path);
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0 || peer.pid <= 0)
-        return error_set(ret_error, ERROR_STORAGE, ESRCH,
-                         "%s does not tell whose it is: its process is not in our view", socket_path);
+        return error_set(ret_error, ERROR_HOST, ESRCH,
+                         "%s: the process that listens is not visible here: the agent needs the host's process ids",
+                         socket_path);
+    if (pod_uid && !is_in_pod(peer.pid, pod_uid))
+        return error_set(ret_error, ERROR_NOT_ALLOWED, EPERM, "%s: process %d listens there, which is none of pod %s",
+                         socket_path, (int)peer.pid, pod_uid);
     *ret = peer.pid;
     return 0;
 }
@@ -74,17 +105,18 @@ static int open_proc(pid_t pid, const char *name, int flags, struct error **ret_
     return fd >= 0 ? fd : error_errno(ret_error, errno, "cannot open %s of the container", path);
 }
 
-static int find_container(const char *socket_path, struct container *ret, struct error **ret_error)
+static int find_container(const char *socket_path, const char *pod_uid, struct container *ret, struct error **ret_error)
 {
     _cleanup_(container_done) struct container c = {.pidfd = -EBADF, .root = -EBADF, .mounts = -EBADF};
     pid_t again;
-    int r = ask_peer(socket_path, &c.pid, ret_error);
+    int r = container_peer(socket_path, pod_uid, &c.pid, ret_error);
 
     if (r < 0)
         return r;
     c.pidfd = (int)syscall(SYS_pidfd_open, c.pid, 0);
     if (c.pidfd < 0)
-        return error_errno(ret_error, errno, "the process of %s (pid %d) is gone", socket_path, (int)c.pid);
+        return error_set(ret_error, ERROR_CONNECTION, EAGAIN, "the process of %s (pid %d) is gone", socket_path,
+                         (int)c.pid);
     c.root = open_proc(c.pid, "root", O_PATH | O_DIRECTORY, ret_error);
     if (c.root < 0)
         return c.root;
@@ -92,12 +124,12 @@ static int find_container(const char *socket_path, struct container *ret, struct
     if (c.mounts < 0)
         return c.mounts;
     /* if it still listens, the pid was its own all the time */
-    r = ask_peer(socket_path, &again, ret_error);
+    r = container_peer(socket_path, pod_uid, &again, ret_error);
     if (r < 0)
         return r;
     struct pollfd ended = {c.pidfd, POLLIN, 0};
     if (again != c.pid || poll(&ended, 1, 0) > 0)
-        return error_set(ret_error, ERROR_STORAGE, ESTALE, "the container of %s is being replaced", socket_path);
+        return error_set(ret_error, ERROR_CONNECTION, EAGAIN, "the container of %s is being replaced", socket_path);
     *ret = c;
     c = (struct container){.pidfd = -EBADF, .root = -EBADF, .mounts = -EBADF};
     return 0;
@@ -110,11 +142,6 @@ static int open_in(int root, const char *path, uint64_t flags)
     struct open_how how = {.flags = flags | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
 
     return (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
-}
-
-static bool is_dot(const char *name)
-{
-    return streq(name, ".") || streq(name, "..");
 }
 
 /* "/disk/NAME" of the one file that is there. */
@@ -135,7 +162,7 @@ static int find_single(int root, char **ret, struct error **ret_error)
         return error_oom(ret_error);
     }
     while ((entry = readdir(dir))) {
-        if (is_dot(entry->d_name))
+        if (entry->d_name[0] == '.')
             continue;
         if (++count == 1 && asprintf(&found, "/disk/%s", entry->d_name) < 0)
             found = NULL;
@@ -237,129 +264,93 @@ static int clone_mount(const struct container *c, int file, struct error **ret_e
     return fd;
 }
 
-static bool is_same_file(int a, int b)
+static bool is_mounted(int dir, const char *name)
 {
-    struct stat x, y;
+    struct statx st;
 
-    return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+    return statx(dir, name, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &st) == 0 &&
+           (st.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
 }
 
-static int mount_at(int tree, int file, const char *target, struct error **ret_error)
+/* The pod writes to `dir`, too: what it may have put there under this name is not followed, and not opened. */
+static int mount_at(int tree, int dir, const char *name, struct error **ret_error)
 {
     struct mount_attr attributes = {.attr_set =
                                         MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC};
-    _cleanup_close_ int at = open(target, O_PATH | O_CLOEXEC | O_NOFOLLOW);
+    _cleanup_close_ int at = -EBADF, made = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0440);
     struct stat st;
 
-    if (at >= 0 && is_same_file(at, file))
-        return 0; /* mounted by a former call */
-    if (at < 0 && errno == ENOENT) {
-        _cleanup_close_ int made = open(target, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0444);
-
-        at = made < 0 ? -1 : open(target, O_PATH | O_CLOEXEC | O_NOFOLLOW);
-    }
-    if (at < 0)
-        return error_errno(ret_error, errno, "cannot create %s", target);
-    if (fstat(at, &st) < 0 || !S_ISREG(st.st_mode))
-        return error_set(ret_error, ERROR_STORAGE, EEXIST, "%s is there already, and is no regular file", target);
+    if (made < 0 && errno != EEXIST)
+        return error_errno(ret_error, errno, "cannot create %s", name);
+    at = openat(dir, name, O_PATH | O_CLOEXEC | O_NOFOLLOW);
+    if (at < 0 || fstat(at, &st) < 0)
+        return error_errno(ret_error, errno, "cannot open %s", name);
+    if (!S_ISREG(st.st_mode))
+        return error_set(ret_error, ERROR_STORAGE, EEXIST, "%s is there already, and is no regular file", name);
     if (syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attributes, sizeof(attributes)) < 0)
-        return error_errno(ret_error, errno, "cannot make the mount of %s read-only", target);
+        return error_errno(ret_error, errno, "cannot make the mount of %s read-only", name);
     if (syscall(SYS_move_mount, tree, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
-        return error_errno(ret_error, errno, "cannot mount the image on %s", target);
+        return error_errno(ret_error, errno, "cannot mount the image on %s", name);
     return 0;
 }
 
 /* ---- the calls of the node agent --------------------------------------------------------------------------------- */
 
-int container_disk_mount(const char *socket_path, const char *image_path, const char *target, const char *volume,
-                         struct container_disk *ret, struct error **ret_error)
+int container_disk_mount(const char *socket_path, const char *pod_uid, const char *file_path, const char *dir,
+                         const char *name, struct error **ret_error)
 {
     _cleanup_(container_done) struct container c = {.pidfd = -EBADF, .root = -EBADF, .mounts = -EBADF};
-    _cleanup_close_ int file = -EBADF, tree = -EBADF;
-    _cleanup_free_ char *path = image_path ? strdup(image_path) : NULL;
-    struct image image;
-    char name[40];
-    int r = image_path && !path ? error_oom(ret_error) : find_container(socket_path, &c, ret_error);
+    _cleanup_close_ int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), file = -EBADF,
+                        tree = -EBADF;
+    _cleanup_free_ char *path = file_path ? strdup(file_path) : NULL;
+    int r;
 
+    if (dir_fd < 0)
+        return error_errno(ret_error, errno, "cannot open %s", dir);
+    if (file_path && !path)
+        return error_oom(ret_error);
+    if (is_mounted(dir_fd, name))
+        return 0;
+    r = find_container(socket_path, pod_uid, &c, ret_error);
     if (r >= 0 && !path)
         r = find_single(c.root, &path, ret_error);
     if (r >= 0)
         r = open_regular(&c, path, &file, ret_error);
     if (r < 0)
-        return error_wrap(ret_error, r, "volume %s", volume);
-    snprintf(name, sizeof(name), "/proc/self/fd/%d", file);
-    r = image_examine(&(struct image_source){.name = name, .rule = IMAGE_DETECT}, "qemu-img", volume, &image,
-                      ret_error);
-    if (r < 0)
-        return error_wrap(ret_error, r, "%s in the container (pid %d)", path, (int)c.pid);
-    tree = clone_mount(&c, file, ret_error);
-    r = tree < 0 ? tree : mount_at(tree, file, target, ret_error);
-    if (r < 0)
-        return error_wrap(ret_error, r, "volume %s", volume);
-    *ret = (struct container_disk){
-        .pid = c.pid, .path = TAKE_PTR(path), .format = image_format_name(&image), .size = image.size};
-    return 0;
-}
-
-void container_disk_done(struct container_disk *disk)
-{
-    free(disk->path);
-    *disk = (struct container_disk){0};
-}
-
-int container_disk_unmount(const char *target, struct error **ret_error)
-{
-    if (umount2(target, UMOUNT_LAZILY) < 0 && errno != EINVAL && errno != ENOENT)
-        return error_errno(ret_error, errno, "cannot unmount %s", target);
-    if (unlink(target) < 0 && errno != ENOENT)
-        return error_errno(ret_error, errno, "cannot remove %s", target);
-    return 0;
-}
-
-int container_disk_copy(const char *socket_path, const char *path, const char *target, struct error **ret_error)
-{
-    _cleanup_(container_done) struct container c = {.pidfd = -EBADF, .root = -EBADF, .mounts = -EBADF};
-    _cleanup_close_ int file = -EBADF, in = -EBADF, out = -EBADF;
-    _cleanup_free_ char *staging = staging_path(target);
-    char name[40];
-    struct stat st;
-    int r = staging ? find_container(socket_path, &c, ret_error) : error_oom(ret_error);
-
-    if (r >= 0)
-        r = open_regular(&c, path, &file, ret_error);
-    if (r < 0)
         return r;
-    snprintf(name, sizeof(name), "/proc/self/fd/%d", file);
-    in = open(name, O_RDONLY | O_CLOEXEC);
-    if (in < 0 || fstat(in, &st) < 0)
-        return error_errno(ret_error, errno, "cannot read %s of the container", path);
-    if (st.st_size > (off_t)LIMIT_BOOT_FILE_BYTES)
-        return error_set(ret_error, ERROR_LIMIT, EFBIG, "%s of the container is larger than %llu bytes", path,
-                         LIMIT_BOOT_FILE_BYTES);
-    unlink(staging);
-    out = open(staging, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (out < 0)
-        return error_errno(ret_error, errno, "cannot create %s", staging);
-    for (off_t left = st.st_size; left > 0 && r >= 0;) {
-        ssize_t n = copy_file_range(in, NULL, out, NULL, (size_t)left, 0);
+    tree = clone_mount(&c, file, ret_error);
+    r = tree < 0 ? tree : mount_at(tree, dir_fd, name, ret_error);
+    return r < 0 ? error_wrap(ret_error, r, "%s", dir) : 0;
+}
 
-        if (n < 0 && (errno == EXDEV || errno == EINVAL || errno == EOPNOTSUPP)) {
-            char buffer[65536];
+static void unmount_in(int dir)
+{
+    DIR *d = fdopendir(dir);
+    struct dirent *entry;
+    char path[64 + 256];
 
-            n = read(in, buffer, MIN((size_t)left, sizeof(buffer)));
-            r = n > 0 ? fd_write_all(out, buffer, (size_t)n) : 0;
+    while (d && (entry = readdir(d)))
+        if (entry->d_name[0] != '.' && is_mounted(dirfd(d), entry->d_name)) {
+            snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", dirfd(d), entry->d_name);
+            if (umount2(path, UMOUNT_LAZILY | UMOUNT_NO_LINK) < 0)
+                log_warning("cannot unmount the container disk %s: %s", entry->d_name, strerror(errno));
         }
-        if (n <= 0)
-            r = n < 0 ? -errno : -EIO; /* shorter than it was: somebody changes it */
-        left -= n;
-    }
-    if (r < 0)
-        error_errno(ret_error, r, "cannot copy %s of the container to %s", path, target);
+    if (d)
+        closedir(d);
     else
-        r = staging_finish(staging, target, 0644, (unsigned)-1, ret_error);
-    if (r < 0)
-        unlink(staging);
-    return r;
+        fd_close(dir);
+}
+
+void container_disks_unmount(const char *dir)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), boot;
+
+    if (fd < 0)
+        return;
+    boot = openat(fd, "kernel-boot", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (boot >= 0)
+        unmount_in(boot);
+    unmount_in(fd);
 }
 
 /* ---- the checksum ------------------------------------------------------------------------------------------------ */

@@ -99,25 +99,19 @@ void storage_examine_cancel(struct storage_examination *examination);
 
 /* ---- the node agent's side of container disks ------------------------------------------------------------------- */
 
-struct container_disk {
-    pid_t pid;          /* of the container-disk process */
-    char *path;         /* of the image in its container */
-    const char *format; /* "raw" or "qcow2"; static */
-    uint64_t size;      /* virtual, in bytes */
-};
-
+/* The process that listens on a socket of the pod's volumes; pod_uid: it must be one of that pod (NULL: of any).
+ * -EAGAIN: nobody does yet. */
+int container_peer(const char *socket_path, const char *pod_uid, pid_t *ret, struct error **ret_error);
 /*
- * The image of the container whose container-disk process listens on the socket, examined (no backing file, no special
- * file) and mounted read-only on the file `target`, which is made. image_path: as the volume names it; NULL: the only
- * file in /disk. Called again it changes nothing. -ECONNREFUSED, -ENOENT: the container is not up yet. Needs
- * CAP_SYS_ADMIN over the container, and its process in our pid namespace. Blocks while qemu-img looks at the image.
+ * A file of the container whose container-disk process listens on the socket (file_path NULL: the only one in /disk),
+ * mounted read-only on the file `name` of the folder `dir`. What is mounted there already counts as done. Errors are
+ * those of container_peer(), and ERROR_IMAGE_REFUSED, ERROR_NOT_FOUND or ERROR_STORAGE with what is wrong with the
+ * file. Needs CAP_SYS_ADMIN over the container, and its process in our pid namespace. Waits for a child that makes two
+ * system calls.
  */
-int container_disk_mount(const char *socket_path, const char *image_path, const char *target, const char *volume,
-                         struct container_disk *ret, struct error **ret_error);
-void container_disk_done(struct container_disk *disk);
-/* Nothing to unmount is no failure. */
-int container_disk_unmount(const char *target, struct error **ret_error);
-/* A copy of a file of the container, written aside and renamed: the kernel and initrd of kernelBoot. */
-int container_disk_copy(const char *socket_path, const char *path, const char *target, struct error **ret_error);
+int container_disk_mount(const char *socket_path, const char *pod_uid, const char *file_path, const char *dir,
+                         const char *name, struct error **ret_error);
+/* Takes away what was mounted on files of `dir`, and of the folder kernel-boot in it. */
+void container_disks_unmount(const char *dir);
 /* CRC-32 (IEEE) of the file, as it stands in the VMI's status. Reads all of it. */
 int container_disk_checksum(const char *path, uint32_t *ret, struct error **ret_error);

@@ -41,7 +41,7 @@ ALLOWED = {
     "examples/control": {"rpc"},  # <vmlet/control.h> only
     "k8s/render": NET,  # names of interfaces in the pod are the network plan's
     "k8s/controller": VMI | {"k8s"},
-    "k8s/handler": NET | RPC | {"k8s"},
+    "k8s/handler": NET | RPC | {"k8s", "storage"},
 }
 # A public contract, and the room it belongs to: include/vmlet/NAME.h.
 CONTRACTS = {"vmi.h": "vmi", "qmp.h": "qmp", "control.h": "rpc", "version.h": "base", "value.h": "base"}

@@ -18,7 +18,6 @@
 #include "base/limits.h"
 #include "k8s/controller/object.h"
 #include "k8s/handler/grpc.h"
-#include "k8s/handler/mount.h"
 #include "k8s/handler/record.h"
 #include "k8s/handler/status.h"
 
@@ -234,34 +233,11 @@ static void test_grpc_nobody(void **state)
                             &a, NULL, NULL) < 0);
 }
 
-static void test_short_socket(void **state)
-{
-    char dir[200] = "/tmp/vmlet-long-XXXXXX", path[400], name[SHORT_SOCKET_SIZE];
-    _cleanup_close_ int fd = -EBADF, listener = -EBADF;
-    char *top;
-    pid_t pid = 0;
-
-    assert_non_null(mkdtemp(dir));
-    top = strdup(dir);
-    memset(dir + strlen(dir), 0, sizeof(dir) - strlen(dir));
-    strcat(dir,
-           "/a-folder-with-a-very-long-name-as-kubelet-has-them-for-its-volumes-and-more-of-it-still-to-come-here");
-    assert_int_equal(mkdir(dir, 0700), 0);
-    snprintf(path, sizeof(path), "%s/launcher-sock", dir);
-    assert_int_equal(socket_shorten(path, &fd, name), 0);
-    assert_int_equal(unix_listen(name, 0600, 1, &listener, NULL), 0);
-    assert_int_equal(socket_peer(path, &pid, NULL), 0);
-    assert_int_equal(pid, getpid());
-    assert_false(process_is_in_pod(pid, "1b4e28ba-2fa1-11d2-883f-0016d3cca427"));
-    remove_tree(top);
-    free(top);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decisions), cmocka_unit_test(test_status_settles), cmocka_unit_test(test_records),
-        cmocka_unit_test(test_grpc),      cmocka_unit_test(test_grpc_nobody),    cmocka_unit_test(test_short_socket),
+        cmocka_unit_test(test_grpc),      cmocka_unit_test(test_grpc_nobody),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
