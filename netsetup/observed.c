@@ -76,6 +76,7 @@ enum field_kind {
     FIELD_LINK,    /* text that is a link's name */
     FIELD_ADDRESS, /* text: an address, or "" */
     FIELD_PREFIX,  /* text: an address with prefix length */
+    FIELD_VALUE,   /* text: the numbers of a sysctl */
 };
 
 struct field {
@@ -103,20 +104,20 @@ static const struct field address_fields[] = {
     FIELD(net_address, "label", label, TEXT, true),
     FIELD(net_address, "scope", scope, NUMBER, true),
     FIELD(net_address, "flags", flags, NUMBER, true),
-    FIELD(net_address, "valid", valid, NUMBER, true),
-    FIELD(net_address, "preferred", preferred, NUMBER, true),
+    FIELD(net_address, "valid", valid, NUMBER, false),
+    FIELD(net_address, "preferred", preferred, NUMBER, false),
 };
 static const struct field route_fields[] = {
     FIELD(net_route, "link", link, LINK, false),       FIELD(net_route, "ipv6", ipv6, BOOL, true),
     FIELD(net_route, "to", to, PREFIX, false),         FIELD(net_route, "via", via, ADDRESS, true),
-    FIELD(net_route, "source", source, ADDRESS, true), FIELD(net_route, "table", table, NUMBER, true),
+    FIELD(net_route, "source", source, ADDRESS, true), FIELD(net_route, "table", table, NUMBER, false),
     FIELD(net_route, "metric", metric, NUMBER, true),  FIELD(net_route, "protocol", protocol, NUMBER, true),
-    FIELD(net_route, "scope", scope, NUMBER, true),    FIELD(net_route, "type", type, NUMBER, true),
+    FIELD(net_route, "scope", scope, NUMBER, true),    FIELD(net_route, "type", type, NUMBER, false),
     FIELD(net_route, "onlink", onlink, BOOL, true),
 };
 static const struct field sysctl_fields[] = {
     FIELD(net_sysctl, "key", key, TEXT, false),
-    FIELD(net_sysctl, "value", value, TEXT, false),
+    FIELD(net_sysctl, "value", value, VALUE, false),
 };
 
 /* Members that are empty or 0 are left out. */
@@ -157,6 +158,8 @@ static bool text_is_fit(enum field_kind kind, const char *text)
 
     if (kind == FIELD_TEXT)
         return true;
+    if (kind == FIELD_VALUE)
+        return strlen(text) < 64 && strspn(text, "0123456789-\t ") == strlen(text);
     if (kind == FIELD_LINK)
         return *text && strlen(text) < IFNAMSIZ && !strpbrk(text, "/ \t\n") && !streq(text, ".") && !streq(text, "..");
     if (kind == FIELD_ADDRESS && !*text)
@@ -230,7 +233,7 @@ json_t *net_route_to_json(const struct net_route *r)
 
 int net_address_from_json(struct arena *arena, const json_t *json, struct net_address *ret, struct error **ret_error)
 {
-    struct net_address a = {.valid = UINT32_MAX, .preferred = UINT32_MAX};
+    struct net_address a = {0};
     int r = decode(arena, json, "address", &a, address_fields, ELEMENTSOF(address_fields), ret_error);
 
     if (r >= 0)
@@ -240,7 +243,7 @@ int net_address_from_json(struct arena *arena, const json_t *json, struct net_ad
 
 int net_route_from_json(struct arena *arena, const json_t *json, struct net_route *ret, struct error **ret_error)
 {
-    struct net_route route = {.table = 254, .type = 1}; /* RT_TABLE_MAIN, RTN_UNICAST */
+    struct net_route route = {0};
     int r = decode(arena, json, "route", &route, route_fields, ELEMENTSOF(route_fields), ret_error);
 
     if (r >= 0)

@@ -221,32 +221,60 @@ static bool address_is_global(const struct net_address *a, struct ip *ret)
     return ip_parse(a->address, ret) >= 0 && !(ret->family == AF_INET6 && ip_is_link_local(ret));
 }
 
-/* The first global address of the family on the link, or NULL. */
+/* The first global address of the family on the link, or NULL. One that is deprecated (RFC 4862, 5.5.4: not for new
+ * connections) only where there is no other. */
 static const struct net_address *first_address(const struct planner *p, const char *link, int family, struct ip *ret)
 {
-    for (size_t i = 0; i < p->observed->addresses.count; i++) {
-        const struct net_address *a = &p->observed->addresses.items[i];
+    for (int pass = 0; pass < 2; pass++) {
+        for (size_t i = 0; i < p->observed->addresses.count; i++) {
+            const struct net_address *a = &p->observed->addresses.items[i];
 
-        if (streq(a->link, link) && address_is_global(a, ret) && ret->family == family)
+            if (streq(a->link, link) && (a->preferred || pass == 1) && address_is_global(a, ret) &&
+                ret->family == family)
+                return a;
+        }
+    }
+    return NULL;
+}
+
+/*
+ * The global addresses of a family on a link, one by one: NULL at the end. *at starts at 0. The kernel puts a new IPv4
+ * address behind those of the link, and a new IPv6 address in front of them (ipv6_link_dev_addr() in
+ * net/ipv6/addrconf.c): `forward` false for the order in which to make the latter, and to take the former away.
+ */
+static const struct net_address *next_address(const struct planner *p, const char *link, int family, bool forward,
+                                              size_t *at)
+{
+    size_t count = p->observed->addresses.count;
+
+    while (*at < count) {
+        const struct net_address *a = &p->observed->addresses.items[forward ? *at : count - 1 - *at];
+        struct ip ip;
+
+        (*at)++;
+        if (streq(a->link, link) && address_is_global(a, &ip) && ip.family == family)
             return a;
     }
     return NULL;
 }
 
+/* IPv4 first, and of each family the deprecated ones last: as first_address() has it. */
 static void collect_pod_ips(struct planner *p, const char *link, struct net_interface *n)
 {
-    static const int families[] = {AF_INET, AF_INET6};
+    static const int families[] = {AF_INET, AF_INET, AF_INET6, AF_INET6};
 
     for (size_t f = 0; f < ELEMENTSOF(families); f++) {
-        for (size_t i = 0; i < p->observed->addresses.count; i++) {
-            const struct net_address *a = &p->observed->addresses.items[i];
+        const struct net_address *a;
+        size_t at = 0;
+
+        while ((a = next_address(p, link, families[f], true, &at))) {
             const char **item;
             struct ip ip;
 
-            if (!streq(a->link, link) || !address_is_global(a, &ip) || ip.family != families[f])
+            if ((a->preferred == 0) != (f % 2 == 1))
                 continue;
             item = NET_LIST_ADD(p->arena, &n->pod_ips);
-            if (item)
+            if (item && ip_parse(a->address, &ip) >= 0)
                 *item = keep(p, ip_arena_text(p->arena, &ip));
             else
                 p->oom = true;
@@ -341,11 +369,11 @@ static void plan_strip(struct planner *p, const char *link)
                      ACTION(ROUTE_ADD, link, .route = *r));
         }
     }
-    for (size_t i = p->observed->addresses.count; i-- > 0;) {
-        const struct net_address *a = &p->observed->addresses.items[i];
-        struct ip ip;
+    for (int pass = 0; pass < 2; pass++) {
+        const struct net_address *a;
+        size_t i = 0;
 
-        if (streq(a->link, link) && address_is_global(a, &ip))
+        while ((a = next_address(p, link, pass == 0 ? AF_INET6 : AF_INET, pass == 0, &i)))
             undo(step(p, "moves to the guest, by DHCP", ACTION(ADDRESS_DELETE, link, .address = *a)),
                  ACTION(ADDRESS_ADD, link, .address = *a));
     }
@@ -371,14 +399,14 @@ static void plan_dummy(struct planner *p, struct net_interface *n)
               ACTION(DUMMY_ADD, pod, .value = kind, .mac = n->pod_mac)),
          ACTION(LINK_DELETE, pod, .value = streq(kind, "tap") ? "tun" : kind));
     step(p, "the pod network's MTU", ACTION(LINK_MTU, pod, .value = keep(p, arena_printf(p->arena, "%u", n->mtu))));
-    for (size_t i = 0; i < p->observed->addresses.count; i++) {
-        struct net_address a = p->observed->addresses.items[i];
-        struct ip ip;
+    for (int pass = 0; pass < 2; pass++) {
+        const struct net_address *a;
+        size_t i = 0;
 
-        if (!streq(a.link, pod) || !address_is_global(&a, &ip))
-            continue;
-        undo(step(p, "shown by the stand-in, which is down and answers nobody", ACTION(ADDRESS_ADD, pod, .address = a)),
-             ACTION(ADDRESS_DELETE, pod, .address = a));
+        while ((a = next_address(p, pod, pass == 0 ? AF_INET : AF_INET6, pass == 0, &i)))
+            undo(step(p, "shown by the stand-in, which is down and answers nobody",
+                      ACTION(ADDRESS_ADD, pod, .address = *a)),
+                 ACTION(ADDRESS_DELETE, pod, .address = *a));
     }
 }
 
@@ -446,10 +474,12 @@ static void plan_bridge(struct planner *p, struct net_interface *n)
     const struct net_names *names = &n->names;
     const char *seed = keep(p, arena_printf(p->arena, "%s %s", n->pod_mac, names->bridge));
     const char *bridge_mac = derived_mac(p, seed, local, sizeof(local));
+    uint8_t mac[6];
     struct ip ip;
 
-    if (!*n->pod_mac)
-        refuse(p, ERROR_NETWORK, "interface %s: link %s has no MAC, so it cannot join a bridge", n->name, names->pod);
+    if (mac_parse(n->pod_mac, mac) < 0)
+        refuse(p, ERROR_NETWORK, "interface %s: link %s has no Ethernet address (%s), so it cannot join a bridge",
+               n->name, names->pod, *n->pod_mac ? n->pod_mac : "none at all");
     if (first_address(p, names->pod, AF_INET, &ip)) {
         n->dhcp = true;
         n->ip = keep(p, ip_arena_cidr(p->arena, &ip));

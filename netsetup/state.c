@@ -10,21 +10,24 @@
 
 #define JOURNAL_VERSION 1
 
+static int parse_json(const char *text, size_t length, json_t **ret, struct error **ret_error)
+{
+    json_error_t why;
+    json_t *json = json_loadb(text, length, JSON_REJECT_DUPLICATES, &why);
+
+    if (!json)
+        return error_set(ret_error, ERROR_BAD_DATA, EBADMSG, "line %d: %s", why.line, why.text);
+    *ret = json;
+    return 0;
+}
+
 static int read_json(const char *path, json_t **ret, struct error **ret_error)
 {
     _cleanup_free_ char *data = NULL;
-    json_error_t why;
     size_t length;
-    json_t *json;
     int r = file_read(path, LIMIT_NET_STATE_BYTES, &data, &length, ret_error);
 
-    if (r < 0)
-        return r;
-    json = json_loadb(data, length, JSON_REJECT_DUPLICATES, &why);
-    if (!json)
-        return error_set(ret_error, ERROR_BAD_DATA, EBADMSG, "%s, line %d: %s", path, why.line, why.text);
-    *ret = json;
-    return 0;
+    return r < 0 ? r : error_wrap(ret_error, parse_json(data, length, ret, ret_error), "%s", path);
 }
 
 static int write_json(const char *path, json_t *json, struct error **ret_error)
@@ -143,33 +146,51 @@ static int decode_journal(struct net_journal *j, const json_t *json, struct erro
     return j->vm ? 0 : error_oom(ret_error);
 }
 
-int net_journal_load(const char *dir, struct net_journal **ret, struct error **ret_error)
+static struct net_journal *journal_new(void)
 {
-    _cleanup_(net_journal_freep) struct net_journal *j = NULL;
-    _cleanup_error_ struct error *e = NULL;
-    _cleanup_free_ char *path = journal_path(dir);
     struct arena *arena = arena_new();
-    json_t *json = NULL;
+    struct net_journal *j = arena ? arena_alloc(arena, sizeof(*j)) : NULL;
+
+    if (j)
+        j->arena = arena;
+    else
+        arena_free(arena);
+    return j;
+}
+
+int net_journal_parse(const char *text, size_t length, struct net_journal **ret, struct error **ret_error)
+{
+    _cleanup_(net_journal_freep) struct net_journal *j = journal_new();
+    json_t *json;
     int r;
 
-    j = arena ? arena_alloc(arena, sizeof(*j)) : NULL;
-    if (!j || !path) {
-        if (arena)
-            arena_free(arena);
-        j = NULL;
+    if (!j)
         return error_oom(ret_error);
-    }
-    j->arena = arena;
-    r = read_json(path, &json, &e);
-    if (r >= 0)
-        r = error_wrap(&e, decode_journal(j, json, &e), "%s", path);
-    json_decref(json);
-    if (r < 0 && r != -ENOENT) {
-        error_move(ret_error, TAKE_PTR(e));
+    r = parse_json(text, length, &json, ret_error);
+    if (r < 0)
         return r;
+    r = decode_journal(j, json, ret_error);
+    json_decref(json);
+    if (r >= 0)
+        *ret = TAKE_PTR(j);
+    return r;
+}
+
+int net_journal_load(const char *dir, struct net_journal **ret, struct error **ret_error)
+{
+    _cleanup_free_ char *path = journal_path(dir), *text = NULL;
+    _cleanup_error_ struct error *e = NULL;
+    size_t length;
+    int r = path ? file_read(path, LIMIT_NET_STATE_BYTES, &text, &length, &e) : error_oom(&e);
+
+    if (r == -ENOENT) {
+        *ret = journal_new();
+        return *ret ? 0 : error_oom(ret_error);
     }
-    *ret = TAKE_PTR(j);
-    return 0;
+    if (r >= 0)
+        r = error_wrap(&e, net_journal_parse(text, length, ret, &e), "%s", path);
+    error_move(ret_error, TAKE_PTR(e));
+    return r;
 }
 
 int net_journal_add(struct net_journal *j, const struct net_plan *plan, struct error **ret_error)
@@ -199,23 +220,22 @@ int net_journal_add(struct net_journal *j, const struct net_plan *plan, struct e
     return 0;
 }
 
-int net_journal_save(const char *dir, const struct net_journal *j, struct error **ret_error)
+json_t *net_journal_to_json(const struct net_journal *j)
 {
-    _cleanup_free_ char *path = journal_path(dir);
     json_t *undos = json_array(), *links = json_array();
 
     for (size_t i = 0; i < j->undos.count; i++)
         json_array_append_new(undos, net_action_to_json(&j->undos.items[i]));
     for (size_t i = 0; i < j->links.count; i++)
         json_array_append_new(links, json_string(j->links.items[i]));
-    if (!path) {
-        json_decref(undos);
-        json_decref(links);
-        return error_oom(ret_error);
-    }
-    return write_json(
-        path, json_pack("{s:i, s:s, s:o, s:o}", "version", JOURNAL_VERSION, "vm", j->vm, "links", links, "undo", undos),
-        ret_error);
+    return json_pack("{s:i, s:s, s:o, s:o}", "version", JOURNAL_VERSION, "vm", j->vm, "links", links, "undo", undos);
+}
+
+int net_journal_save(const char *dir, const struct net_journal *j, struct error **ret_error)
+{
+    _cleanup_free_ char *path = journal_path(dir);
+
+    return path ? write_json(path, net_journal_to_json(j), ret_error) : error_oom(ret_error);
 }
 
 int net_journal_remove(const char *dir, struct error **ret_error)
@@ -406,25 +426,14 @@ static int choose_cache(struct arena *arena, const char *dir, const struct vmi_i
     return 0;
 }
 
-int net_cache_load(struct arena *arena, const char *dir, const struct vmi_interface *interface,
-                   struct net_interface *ret, struct error **ret_error)
+/* `names` and what the manifest says are filled in; the rest is read. */
+static int decode_cache(struct arena *arena, const json_t *json, struct net_interface *ret, struct error **ret_error)
 {
-    struct net_interface n = {.name = interface->name, .binding = interface->binding, .state = interface->state};
-    const json_t *ours;
-    json_t *json = NULL;
-    char *path;
+    const json_t *ours = json_object_get(json, "vmlet");
+    struct net_interface n = *ret;
     int r;
 
-    if (choose_cache(arena, dir, interface, &n.names, &path) < 0)
-        return error_oom(ret_error);
-    r = read_json(path, &json, ret_error);
-    if (r == -ENOENT)
-        return error_set(ret_error, ERROR_NOT_FOUND, ENOENT, "network of interface %s is not set up: no %s",
-                         interface->name, path);
-    if (r < 0)
-        return r;
-    ours = json_object_get(json, "vmlet");
-    n.has_tap = interface->binding != VMI_BINDING_PASST;
+    n.has_tap = n.binding != VMI_BINDING_PASST;
     n.ip = address_member(arena, json, "IP");
     n.ipv6 = address_member(arena, json, "IPv6");
     n.mac = mac_member(arena, json, "MAC");
@@ -442,11 +451,45 @@ int net_cache_load(struct arena *arena, const char *dir, const struct vmi_interf
         r = load_routes(arena, json_object_get(ours, "routes6"), &n, true);
     if (r >= 0)
         r = load_pod_ips(arena, json_object_get(ours, "podIPs"), &n);
-    json_decref(json);
     if (r < 0)
         return error_oom(ret_error);
     if (!n.mac)
-        return error_set(ret_error, ERROR_BAD_DATA, EBADMSG, "%s names no MAC", path);
+        return error_set(ret_error, ERROR_BAD_DATA, EBADMSG, "no MAC is named");
     *ret = n;
     return 0;
+}
+
+int net_cache_parse(struct arena *arena, const char *text, size_t length, struct net_interface *interface,
+                    struct error **ret_error)
+{
+    json_t *json;
+    int r = parse_json(text, length, &json, ret_error);
+
+    if (r < 0)
+        return r;
+    r = decode_cache(arena, json, interface, ret_error);
+    json_decref(json);
+    return r;
+}
+
+int net_cache_load(struct arena *arena, const char *dir, const struct vmi_interface *interface,
+                   struct net_interface *ret, struct error **ret_error)
+{
+    struct net_interface n = {.name = interface->name, .binding = interface->binding, .state = interface->state};
+    _cleanup_free_ char *text = NULL;
+    size_t length;
+    char *path;
+    int r;
+
+    if (choose_cache(arena, dir, interface, &n.names, &path) < 0)
+        return error_oom(ret_error);
+    r = file_read(path, LIMIT_NET_STATE_BYTES, &text, &length, ret_error);
+    if (r == -ENOENT)
+        return error_set(ret_error, ERROR_NOT_FOUND, ENOENT, "network of interface %s is not set up: no %s",
+                         interface->name, path);
+    if (r >= 0)
+        r = error_wrap(ret_error, net_cache_parse(arena, text, length, &n, ret_error), "%s", path);
+    if (r >= 0)
+        *ret = n;
+    return r;
 }

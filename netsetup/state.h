@@ -33,6 +33,10 @@ struct net_journal {
 
 /* Reads the journal; an empty one when there is no file. Strict: see net_action_from_json(). */
 int net_journal_load(const char *dir, struct net_journal **ret, struct error **ret_error);
+/* The same of a text. */
+int net_journal_parse(const char *text, size_t length, struct net_journal **ret, struct error **ret_error);
+/* A new reference; NULL when out of memory. */
+json_t *net_journal_to_json(const struct net_journal *journal);
 /* Adds the undos of a plan that is about to be applied. The texts stay the plan's. */
 int net_journal_add(struct net_journal *journal, const struct net_plan *plan, struct error **ret_error);
 int net_journal_save(const char *dir, const struct net_journal *journal, struct error **ret_error);
@@ -52,3 +56,6 @@ char *net_cache_name(struct arena *arena, const char *pod_link);
  */
 int net_cache_load(struct arena *arena, const char *dir, const struct vmi_interface *interface,
                    struct net_interface *ret, struct error **ret_error);
+/* The same of a text; `interface` says name, binding, state and names already, and is as it was after a failure. */
+int net_cache_parse(struct arena *arena, const char *text, size_t length, struct net_interface *interface,
+                    struct error **ret_error);

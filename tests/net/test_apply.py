@@ -83,7 +83,8 @@ CASES = {
 @pytest.fixture(params=CASES)
 def case(request, lab):
     lab.pod.sh("ip route add 10.8.0.0/16 via 10.244.1.1 src 10.244.1.5 metric 5; ip addr add 10.244.1.55/24 dev eth0; "
-               "ip route add 10.9.9.9/32 dev eth0 scope link; ip addr add 10.244.1.56/24 dev eth0 label eth0:x")
+               "ip route add 10.9.9.9/32 dev eth0 scope link; ip addr add 10.244.1.56/24 dev eth0 label eth0:x; "
+               "ip addr add fd00:244::77/64 dev eth0 nodad preferred_lft 0")
     return CASES[request.param](lab)
 
 
