@@ -22,7 +22,9 @@ struct event_subscription {
 };
 
 struct event_log {
-    json_t *ring[LIMIT_EVENT_RING]; /* event number n stands at n % LIMIT_EVENT_RING */
+    /* Event number n stands at n % LIMIT_EVENT_RING, as text: a sixth of what its objects would take. NULL: memory was
+     * out when it came. */
+    char *ring[LIMIT_EVENT_RING];
     uint64_t next, oldest;
     struct event_subscription *subscriptions;
     unsigned dispatching;
@@ -66,7 +68,7 @@ void event_log_free(struct event_log *log)
     for (struct event_subscription *s = log->subscriptions; s; s = s->next)
         s->log = NULL; /* its owner frees it */
     for (size_t i = 0; i < LIMIT_EVENT_RING; i++)
-        json_decref(log->ring[i]);
+        free(log->ring[i]);
     fd_close(log->file);
     free(log->path);
     free(log);
@@ -79,8 +81,7 @@ static int rewrite_file(struct event_log *log)
     int fd, r;
 
     for (uint64_t n = log->oldest; n < log->next; n++) {
-        json_t *event = log->ring[n % LIMIT_EVENT_RING];
-        _cleanup_free_ char *line = json_text_dump(event, JSON_TEXT_COMPACT);
+        const char *line = log->ring[n % LIMIT_EVENT_RING];
 
         if (line)
             strbuf_printf(&text, "%s\n", line);
@@ -99,29 +100,28 @@ static int rewrite_file(struct event_log *log)
     return 0;
 }
 
-/* Takes the reference; NULL counts as an event, too. */
-static void keep(struct event_log *log, json_t *event)
+/* Takes the text; NULL counts as an event, too. */
+static void keep(struct event_log *log, char *line)
 {
-    json_t **slot = &log->ring[log->next % LIMIT_EVENT_RING];
+    char **slot = &log->ring[log->next % LIMIT_EVENT_RING];
 
-    json_decref(*slot);
-    *slot = event;
+    free(*slot);
+    *slot = line;
     log->next++;
     if (log->next - log->oldest > LIMIT_EVENT_RING)
         log->oldest = log->next - LIMIT_EVENT_RING;
 }
 
-static void write_line(struct event_log *log, json_t *event)
+static void write_line(struct event_log *log, const char *line)
 {
-    _cleanup_free_ char *line = log->file >= 0 ? json_text_dump(event, JSON_TEXT_COMPACT) : NULL;
     struct iovec parts[2];
     ssize_t n;
 
-    if (!line)
+    if (!line || log->file < 0)
         return;
     if (log->file_bytes > LIMIT_EVENT_FILE_BYTES && rewrite_file(log) >= 0)
         return; /* this event is in it */
-    parts[0] = (struct iovec){line, strlen(line)};
+    parts[0] = (struct iovec){(char *)line, strlen(line)};
     parts[1] = (struct iovec){(char *)"\n", 1};
     n = writev(log->file, parts, 2);
     if (n == (ssize_t)(parts[0].iov_len + 1)) {
@@ -142,7 +142,7 @@ void event_log_add(struct event_log *log, const char *type, const char *reason, 
 {
     json_t *event;
     _cleanup_free_ char *text = NULL;
-    char stamp[40];
+    char stamp[40], *line;
     va_list ap;
 
     if (message) {
@@ -158,11 +158,11 @@ void event_log_add(struct event_log *log, const char *type, const char *reason, 
         json_decref(body);
     }
     /* A number is used up even when memory is out: the reader then sees a gap and not a repeated number. */
-    keep(log, event);
-    write_line(log, event);
+    line = event ? json_text_dump(event, JSON_TEXT_COMPACT) : NULL;
+    keep(log, line);
+    write_line(log, line);
     if (!event)
         return;
-    json_incref(event);
     log->dispatching++;
     for (struct event_subscription *s = log->subscriptions; s; s = s->next)
         if (s->handler)
@@ -192,14 +192,12 @@ static void load_line(struct event_log *log, const char *line, size_t length)
 
     (void)json_text_parse(line, length, true, &event, NULL);
     number = json_integer_value(json_object_get(event, "seq"));
-    if (number < (json_int_t)log->next || number > EVENT_NUMBER_MAX) { /* cut off, or not ours */
-        json_decref(event);
+    json_decref(event);
+    if (number < (json_int_t)log->next || number > EVENT_NUMBER_MAX) /* cut off, or not ours */
         return;
-    }
-    if ((uint64_t)number > log->next) { /* a gap: what is before it is not kept */
+    if ((uint64_t)number > log->next) /* a gap: what is before it is not kept */
         log->next = log->oldest = (uint64_t)number;
-    }
-    keep(log, event);
+    keep(log, strndup(line, length));
 }
 
 void event_log_load(struct event_log *log, const char *text, size_t length)
@@ -241,10 +239,12 @@ int event_log_subscribe(struct event_log *log, uint64_t from, event_fn handler, 
     *ret = s;
     log->dispatching++;
     for (uint64_t n = MAX(from, log->oldest); from != 0 && n < last && s->handler; n++) {
-        json_t *event = json_incref(log->ring[n % LIMIT_EVENT_RING]);
+        const char *line = log->ring[n % LIMIT_EVENT_RING];
+        json_t *event = NULL;
 
-        if (event)
-            handler(event, userdata);
+        if (!line || json_text_parse(line, strlen(line), true, &event, NULL) < 0)
+            continue;
+        handler(event, userdata);
         json_decref(event);
     }
     s->next = log->subscriptions;
