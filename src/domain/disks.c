@@ -140,6 +140,14 @@ static void add_deletions(struct sequence *s, const char *const *nodes)
                                                 .may_fail = true});
 }
 
+/* What QEMU opened by its name is the image that was examined. */
+static int check_opened(struct domain *d, void *userdata, struct error **ret_error)
+{
+    const struct disk_op *op = userdata;
+
+    return storage_check_opened(op->source->storage, op->disk->volume_name, d->pid, ret_error);
+}
+
 static void add_nodes(struct sequence *s, const struct machine_plug *plug)
 {
     json_t *node;
@@ -149,6 +157,7 @@ static void add_nodes(struct sequence *s, const struct machine_plug *plug)
         sequence_add(s, &(struct sequence_step){
                             .command = "blockdev-add",
                             .arguments = json_incref(node),
+                            .check = i + 1 == json_array_size(plug->nodes) ? check_opened : NULL,
                             .undo = "blockdev-del",
                             .undo_arguments = json_pack("{s:O}", "node-name", json_object_get(node, "node-name")),
                         });

@@ -45,6 +45,7 @@ struct domain {
     enum machine_accel accel;
     struct timeline *timeline;
     const char *const *file_dirs;
+    const struct storage *storage; /* until QEMU has opened its images */
     bool start_paused, die_with_us;
     uint64_t grace_usec;
 

@@ -19,6 +19,7 @@
 #include "domain/domain-internal.h"
 #include "domain/prepare.h"
 #include "domain/stats.h"
+#include "storage/storage.h"
 
 int domain_new(sd_event *event, const struct domain_options *options, struct domain **ret, struct error **ret_error)
 {
@@ -32,6 +33,7 @@ int domain_new(sd_event *event, const struct domain_options *options, struct dom
     d->vmi = options->vmi;
     d->machine = options->machine;
     d->network = options->network;
+    d->storage = options->storage;
     d->accel = options->accel;
     d->timeline = options->timeline;
     d->file_dirs = options->file_dirs;
@@ -309,6 +311,16 @@ static void on_qmp_lost(struct domain *d, const struct error *error)
     domain_fail(d, TAKE_PTR(e));
 }
 
+/* It answers, so it has opened its images; `cont`, which waits for this handler, has not been sent. */
+static void check_images(struct domain *d)
+{
+    const struct storage *storage = TAKE_PTR(d->storage);
+    struct error *e = NULL;
+
+    if (storage && !d->adopted && storage_check_opened(storage, NULL, d->pid, &e) < 0)
+        domain_fail(d, e);
+}
+
 static void on_qmp_state(struct qmp_client *client, enum qmp_state state, const struct error *error, void *userdata)
 {
     struct domain *d = userdata;
@@ -324,6 +336,7 @@ static void on_qmp_state(struct qmp_client *client, enum qmp_state state, const 
         break;
     case QMP_RUNNING:
         CRASH_POINT("start-negotiated");
+        check_images(d);
         if (d->start_paused && !d->adopted) { /* nobody resumes it but the user, as with KubeVirt */
             d->lifecycle.reason = REASON_USER;
             domain_state_changed(d);

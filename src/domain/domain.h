@@ -20,6 +20,7 @@
 
 struct domain;
 struct guest_info;
+struct storage;
 struct pod_network;
 
 struct domain_options {
@@ -29,9 +30,10 @@ struct domain_options {
     const char *secret_dir;  /* where secrets of access credentials are mounted (NAME-access-cred); NULL: nowhere */
     const char *manifest;    /* the applied spec as JSON text, for the state file; copied; NULL: cannot be adopted */
     enum machine_accel accel;
-    const char *accel_reason;          /* for the status; copied */
-    struct timeline *timeline;         /* borrowed; outlives the domain */
-    struct event_log *events;          /* borrowed; outlives the domain */
+    const char *accel_reason;      /* for the status; copied */
+    struct timeline *timeline;     /* borrowed; outlives the domain */
+    struct event_log *events;      /* borrowed; outlives the domain */
+    const struct storage *storage; /* borrowed until QEMU is up: its images are those that it opened; NULL: not asked */
     const struct pod_network *network; /* the NICs' other ends; borrowed; outlives the domain; NULL: not in a pod */
     int balloon_stats_seconds;         /* between two reports of the guest's balloon; 0: the default, negative: none */
     /* Below these, and where its command line points, QEMU finds its files, and nowhere else (NULL-terminated,

@@ -520,8 +520,9 @@ static int raise_flags(cap_t from, cap_t to, cap_flag_t as, cap_flag_t flag, con
 int sandbox_drop_capabilities(struct error **ret_error)
 {
     static const cap_value_t ambient[] = {CAP_NET_BIND_SERVICE};
-    /* root beside the files of another user, in a container that was given no more for it */
-    static const cap_value_t of_root[] = {CAP_DAC_OVERRIDE, CAP_CHOWN, CAP_FOWNER};
+    /* root beside the files of another user, in a container that was given no more for it; the last two because QEMU
+     * has them, and only who has all that it has may see which files it has open (storage_check_opened()) */
+    static const cap_value_t of_root[] = {CAP_DAC_OVERRIDE, CAP_CHOWN, CAP_FOWNER, CAP_IPC_LOCK, CAP_SYS_NICE};
     size_t n_root = geteuid() == 0 ? ELEMENTSOF(of_root) : 0;
     cap_t present = cap_get_proc(), wanted = cap_init();
     int r = present && wanted ? 0 : -errno;

@@ -129,6 +129,10 @@ static void on_reply(struct qmp_client *client, json_t *result, const struct err
         return;
     }
     s->next++;
+    if (step->check && step->check(s->domain, s->userdata, &s->error) < 0) {
+        undo_next(s);
+        return;
+    }
     if (s->next == s->count) {
         finish(s, result);
         return;

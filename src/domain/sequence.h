@@ -19,7 +19,9 @@ struct sequence_step {
     uint64_t timeout_usec;  /* 0: the table's; UINT64_MAX: none */
     const char *undo;       /* the command that takes it back; NULL: nothing to take back */
     json_t *undo_arguments; /* consumed */
-    bool may_fail;          /* going on is better than giving up */
+    /* Asked after the command has succeeded, with what sequence_run() was given; a failure is as the command's. */
+    int (*check)(struct domain *domain, void *userdata, struct error **ret_error);
+    bool may_fail; /* going on is better than giving up */
 };
 
 /* `result` is that of the last step, borrowed; NULL after a failure. Called once, then the sequence is gone. */

@@ -176,6 +176,7 @@ static int make_domain(struct launcher *l, const char *manifest, struct error **
         .timeline = l->timeline,
         .events = l->events,
         .network = l->network,
+        .storage = l->prepared.storage,
         .console_log_bytes = l->options.console_log_bytes,
         .file_dirs = l->file_dirs,
         .start_paused = strategy && streq(strategy, "Paused"),

@@ -42,8 +42,8 @@ static int refused(struct error **ret_error, const char *volume, const char *pat
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
-static int open_source(const struct image_source *source, const char *volume, bool *ret_block, char **ret_path,
-                       struct error **ret_error)
+int image_open(const struct image_source *source, const char *volume, bool *ret_block, char **ret_path,
+               struct error **ret_error)
 {
     struct open_how how = {
         .flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
@@ -95,7 +95,8 @@ static int open_source(const struct image_source *source, const char *volume, bo
 
 /* ---- facts of the file ----------------------------------------------------------------------------------------- */
 
-static bool test_direct_io(int fd)
+/* `at`: of the 4 KiB that are read for it. */
+static bool test_direct_io(int fd, off_t at)
 {
     char path[64];
     _cleanup_close_ int direct = -EBADF;
@@ -105,10 +106,10 @@ static bool test_direct_io(int fd)
     direct = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NONBLOCK);
     if (direct < 0 || posix_memalign(&buffer, 4096, 4096) != 0)
         return false;
-    return pread(direct, buffer, 4096, 0) >= 0; /* some file systems take the flag and refuse the read */
+    return pread(direct, buffer, 4096, at) >= 0; /* some file systems take the flag and refuse the read */
 }
 
-static int measure(int fd, const char *path, struct image *image, struct error **ret_error)
+static int measure(int fd, const char *path, off_t direct_at, struct image *image, struct error **ret_error)
 {
     struct stat st;
     struct statfs fs;
@@ -133,17 +134,20 @@ static int measure(int fd, const char *path, struct image *image, struct error *
             image->logical_block = image->physical_block = (unsigned)fs.f_bsize;
         image->preallocated = (uint64_t)st.st_blocks * 512 >= image->size;
     }
-    image->direct_io = test_direct_io(fd);
+    image->direct_io = test_direct_io(fd, direct_at);
     return 0;
 }
 
 int image_measure(const char *path, struct image *ret, struct error **ret_error)
 {
     _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    struct stat st;
 
     if (fd < 0)
         return error_errno(ret_error, errno, "cannot open %s", path);
-    return measure(fd, path, ret, ret_error);
+    /* the start was written a moment ago, and reading it past the page cache would wait for the disk: the end was not
+     */
+    return measure(fd, path, fstat(fd, &st) == 0 ? MAX(st.st_size - 4096, 0) & ~(off_t)4095 : 0, ret, ret_error);
 }
 
 /* ---- the header ------------------------------------------------------------------------------------------------ */
@@ -363,7 +367,7 @@ int image_examine(const struct image_source *source, const char *qemu_img, const
     ssize_t n;
     int r;
 
-    r = open_source(source, volume, &from_block_path, &path, ret_error);
+    r = image_open(source, volume, &from_block_path, &path, ret_error);
     if (r < 0)
         return r;
     fd = r;
@@ -375,7 +379,7 @@ int image_examine(const struct image_source *source, const char *qemu_img, const
                        : S_ISBLK(st.st_mode)  ? "it is a block device in a volume that holds files"
                        : S_ISFIFO(st.st_mode) ? "it is a FIFO"
                                               : "it is neither a regular file nor a block device");
-    r = measure(fd, path, &image, ret_error);
+    r = measure(fd, path, 0, &image, ret_error);
     if (r < 0)
         return error_wrap(ret_error, r, "volume %s", volume);
     image.from_block_path = from_block_path;
@@ -430,7 +434,7 @@ bool image_needs_qemu_img(const struct image_source *source)
 
     if (source->rule == IMAGE_RAW)
         return false;
-    r = open_source(source, "", &from_block_path, &path, NULL);
+    r = image_open(source, "", &from_block_path, &path, NULL);
     if (r < 0)
         return false;
     fd = r;

@@ -62,6 +62,9 @@ struct image {
 };
 
 const char *image_format_name(const struct image *image);
+/* Opens for reading, as `source` says; ERROR_IMAGE_REFUSED for what leads elsewhere. The path is to be freed. */
+int image_open(const struct image_source *source, const char *volume, bool *ret_block, char **ret_path,
+               struct error **ret_error);
 /* Opens and examines; ERROR_IMAGE_REFUSED says why not. `volume` is for messages. */
 int image_examine(const struct image_source *source, const char *qemu_img, const char *volume, struct image *ret,
                   struct error **ret_error);

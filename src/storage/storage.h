@@ -78,6 +78,11 @@ static inline void storage_freep(struct storage **storage)
 
 const struct storage_volume *storage_get_volumes(const struct storage *storage, size_t *ret_count);
 
+/* When QEMU (pid) has opened its images, before a guest sees them: what it has open is what stands, by the rules of
+ * storage_prepare(), at the places of the volumes now (see opened.c). `volume`: only that one; NULL: all of the start.
+ * ERROR_IMAGE_REFUSED: somebody replaced an image meanwhile. */
+int storage_check_opened(const struct storage *storage, const char *volume, pid_t pid, struct error **ret_error);
+
 /* ---- while the VM runs ----------------------------------------------------------------------------------------- */
 
 /* An empty image that QEMU is to fill: qcow2 (over `base`, a qcow2, if that is given) or a sparse raw file. */

@@ -141,6 +141,7 @@ static int serve_and_run(struct run *run, struct prepared *p, struct session_res
     struct domain_options o = {
         .vmi = run->vmi,
         .machine = TAKE_PTR(p->machine),
+        .storage = p->storage,
         .dir = run->dir,
         .accel = p->accel.accel,
         .accel_reason = p->accel.text,
