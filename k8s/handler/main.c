@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/confine.h"
 #include "base/event.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -238,8 +239,12 @@ static int run(struct program *p, struct error **ret_error)
     static const struct kube_page pages[] = {
         {"/healthz", program_write_health}, {"/readyz", write_ready}, {"/metrics", write_metrics}, {NULL, NULL}};
     struct kube_config *config = NULL;
-    int r = event_new(&p->event);
+    static const char *const refused[] = {"pivot_root", "chroot", NULL}; /* it mounts, and starts netsetup */
+    int r = confine_refuse(refused, ret_error);
 
+    if (r < 0)
+        return r;
+    r = event_new(&p->event);
     if (r < 0)
         return error_errno(ret_error, r, "cannot make an event loop");
     r = watch_signals(p, ret_error);

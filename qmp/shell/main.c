@@ -2,8 +2,10 @@
 /* qmp-shell(1). */
 #include <getopt.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/confine.h"
 #include "base/event.h"
 #include "base/log.h"
 #include "base/strv.h"
@@ -176,6 +178,24 @@ static int run_commands(struct shell *shell, const struct arguments *a)
     return code;
 }
 
+/* With its VM: the loop, the terminal, files that are read and written by name, the launcher's socket once more. */
+static const char *const calls[] = {
+    "epoll_create1", "epoll_ctl",  "epoll_wait", "epoll_pwait", "epoll_pwait2", "timerfd_create", "timerfd_settime",
+    "signalfd4",     "eventfd2",   "select",     "pselect6",    "connect",      "getpeername",    "getsockopt",
+    "setsockopt",    "shutdown",   "send",       "sendto",      "sendmsg",      "recvfrom",       "recvmsg",
+    "open",          "openat",     "access",     "faccessat",   "faccessat2",   "stat",           "lstat",
+    "getcwd",        "getdents64", "readlink",   "readlinkat",  "umask",        "chmod",          "fchmod",
+    "fsync",         "ftruncate",  "rename",     "unlink",      "prlimit64",    "uname",          NULL,
+};
+static const int families[] = {AF_UNIX, AF_UNSPEC};
+
+static int shut_in(struct error **ret_error)
+{
+    const struct confinement ours = {.calls = calls, .families = families, .capabilities = CONFINE_ALL_CAPABILITIES};
+
+    return confine(&ours, ret_error);
+}
+
 /* Which VM this is, before anything is done to it. */
 static void greet(struct shell *shell)
 {
@@ -271,7 +291,7 @@ int main(int argc, char **argv)
     shell.interactive = !a.commands && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
     a.session.on_event = on_event;
     a.session.userdata = &shell;
-    if (event_new(&shell.event) < 0 || open_session(&shell, &a, &error) < 0) {
+    if (event_new(&shell.event) < 0 || open_session(&shell, &a, &error) < 0 || shut_in(&error) < 0) {
         shell_print_error(&shell, error);
         code = (int)error_exit_code(error);
     } else {

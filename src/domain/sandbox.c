@@ -1,37 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "domain/sandbox.h"
 
-#include <fcntl.h>
-#include <poll.h>
 #include <sched.h>
-#include <seccomp.h>
 #include <stdio.h>
 #include <sys/capability.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/confine.h"
 #include "base/fd.h"
-#include "base/log.h"
 
 /* ---- the program: what is allowed ------------------------------------------------------------------------------ */
 
 /* By name, since an architecture may lack a call, and an older libseccomp a newer one: both are skipped. */
 static const char *const allowed[] = {
-    /* memory; what a C library does when a program, a thread or a process starts and ends */
-    "brk",
-    "mmap",
-    "mmap2",
-    "munmap",
-    "mremap",
-    "mprotect",
+    /* beside confine_basics: what a C library does when a program, a thread or a process starts and ends */
     "pkey_alloc",
     "pkey_free",
     "pkey_mprotect",
-    "madvise",
     "mincore",
     "msync",
     "mlock",
@@ -42,20 +30,13 @@ static const char *const allowed[] = {
     "membarrier",
     "arch_prctl",
     "set_tid_address",
-    "set_robust_list",
     "get_robust_list",
-    "rseq",
     "set_thread_area",
     "get_thread_area",
-    "futex",
     "futex_waitv",
     "futex_wait",
     "futex_wake",
     "futex_requeue",
-    "restart_syscall",
-    "exit",
-    "exit_group",
-    "getrandom",
     "uname",
     "sysinfo",
     "getcpu",
@@ -67,18 +48,12 @@ static const char *const allowed[] = {
     "umask",
     "prctl",
     /* who we are; a helper's own descent to another user (swtpm, passt, virtiofsd) */
-    "getpid",
     "getppid",
-    "gettid",
     "getpgrp",
     "getpgid",
     "setpgid",
     "getsid",
     "setsid",
-    "getuid",
-    "geteuid",
-    "getgid",
-    "getegid",
     "getresuid",
     "getresgid",
     "getgroups",
@@ -98,9 +73,6 @@ static const char *const allowed[] = {
     "landlock_add_rule",
     "landlock_restrict_self",
     /* signals, time, timers */
-    "rt_sigaction",
-    "rt_sigprocmask",
-    "rt_sigreturn",
     "rt_sigpending",
     "rt_sigsuspend",
     "rt_sigtimedwait",
@@ -111,17 +83,12 @@ static const char *const allowed[] = {
     "signalfd4",
     "kill",
     "tkill",
-    "tgkill",
     "pause",
     "alarm",
     "getitimer",
     "setitimer",
-    "clock_gettime",
     "clock_getres",
-    "clock_nanosleep",
     "nanosleep",
-    "gettimeofday",
-    "time",
     "timer_create",
     "timer_settime",
     "timer_gettime",
@@ -131,8 +98,6 @@ static const char *const allowed[] = {
     "timerfd_settime",
     "timerfd_gettime",
     /* the event loop: sd-event here, glib in QEMU, and its disks' asynchronous I/O */
-    "poll",
-    "ppoll",
     "select",
     "pselect6",
     "epoll_create",
@@ -162,20 +127,13 @@ static const char *const allowed[] = {
     "openat",
     "openat2",
     "creat",
-    "close",
     "close_range",
-    "read",
-    "readv",
     "pread64",
     "preadv",
     "preadv2",
-    "write",
-    "writev",
     "pwrite64",
     "pwritev",
     "pwritev2",
-    "lseek",
-    "_llseek",
     "fsync",
     "fdatasync",
     "sync_file_range",
@@ -193,18 +151,14 @@ static const char *const allowed[] = {
     "dup",
     "dup2",
     "dup3",
-    "fcntl",
     "flock",
-    "ioctl",
     "memfd_create",
     "memfd_secret",
     "pipe",
     "pipe2",
     /* names, attributes, directories */
     "stat",
-    "fstat",
     "lstat",
-    "newfstatat",
     "statx",
     "statfs",
     "fstatfs",
@@ -316,192 +270,17 @@ static const char *const allowed[] = {
     "set_mempolicy",
     "migrate_pages",
     "move_pages",
+    NULL,
 };
 
-static const int families[] = {AF_UNIX, AF_NETLINK, AF_INET, AF_INET6, AF_PACKET, AF_VSOCK};
-
-#define NAMESPACE_FLAGS                                                                                                \
-    (CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP)
-
-/* A rule for each name; -EDOM: this architecture lacks the call. */
-static int add_names(scmp_filter_ctx filter, uint32_t action, const char *const *names, size_t n)
-{
-    int r = 0;
-
-    for (size_t i = 0; i < n && r >= 0; i++) {
-        int number = seccomp_syscall_resolve_name(names[i]);
-
-        if (number != __NR_SCMP_ERROR)
-            r = seccomp_rule_add(filter, action, number, 0);
-        if (r == -EDOM)
-            r = 0;
-    }
-    return r;
-}
-
-static int allow(scmp_filter_ctx filter)
-{
-    int r = add_names(filter, SCMP_ACT_ALLOW, allowed, ELEMENTSOF(allowed));
-
-    for (size_t i = 0; i < ELEMENTSOF(families) && r >= 0; i++)
-        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
-                             SCMP_A0_32(SCMP_CMP_EQ, (scmp_datum_t)families[i], 0));
-    if (r >= 0)
-        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
-                             SCMP_A0(SCMP_CMP_MASKED_EQ, NAMESPACE_FLAGS, 0));
-    /* clone3's flags lie in memory, where no filter sees them: ENOSYS, which is the rest's answer, sends the C library
-     * to clone. */
-    return r;
-}
-
-#ifdef VMLET_CRASH_POINTS
-
-/* ---- test builds: what would have been refused is let through and written down ----------------------------------- */
-
-static void write_down(const char *path, const struct seccomp_notif *request)
-{
-    _cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    char *call = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, request->data.nr);
-    _cleanup_free_ char *comm = NULL;
-    char comm_path[64], line[256];
-
-    snprintf(comm_path, sizeof(comm_path), "/proc/%u/comm", request->pid);
-    (void)file_read(comm_path, 64, &comm, NULL, NULL);
-    if (comm)
-        comm[strcspn(comm, "\n")] = '\0';
-    snprintf(line, sizeof(line), "%s: %s(%#llx, %#llx)\n", comm ? comm : "?", call ? call : "?",
-             (unsigned long long)request->data.args[0], (unsigned long long)request->data.args[1]);
-    (void)fd_write_all(fd, line, strlen(line));
-    free(call);
-}
-
-static _Noreturn void observe(const char *path, int from)
-{
-    struct seccomp_notif *request = NULL;
-    struct seccomp_notif_resp *response = NULL;
-    char control[CMSG_SPACE(sizeof(int))], byte;
-    struct iovec iov = {&byte, 1};
-    struct msghdr message = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
-    int fd;
-
-    setsid();
-    if (recvmsg(from, &message, 0) <= 0 || !CMSG_FIRSTHDR(&message))
-        _exit(1);
-    memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(fd));
-    if (seccomp_notify_alloc(&request, &response) < 0)
-        _exit(1);
-    for (;;) { /* until nobody is left who has the filter */
-        struct pollfd p = {fd, POLLIN, 0};
-
-        if (poll(&p, 1, -1) < 0 || !(p.revents & POLLIN))
-            _exit(0);
-        if (seccomp_notify_receive(fd, request) < 0) /* who asked has been killed meanwhile */
-            continue;
-        write_down(path, request);
-        response->id = request->id;
-        response->val = 0;
-        response->error = 0;
-        response->flags = 1; /* SECCOMP_USER_NOTIF_FLAG_CONTINUE, linux/seccomp.h */
-        (void)seccomp_notify_respond(fd, response);
-    }
-}
-
-/* The end to which the listener is to be sent. */
-static int start_observer(const char *path)
-{
-    int pair[2];
-    pid_t pid;
-
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-        return -errno;
-    pid = fork();
-    if (pid == 0) {
-        if (fork() != 0) /* a grandchild, so that it is nobody's child who counts his */
-            _exit(0);
-        close(pair[0]);
-        observe(path, pair[1]);
-    }
-    close(pair[1]);
-    waitpid(pid, NULL, 0);
-    return pair[0];
-}
-
-static int send_listener(int to, int listener)
-{
-    char control[CMSG_SPACE(sizeof(int))] = {0}, byte = 0;
-    struct iovec iov = {&byte, 1};
-    struct msghdr message = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
-    struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-
-    head->cmsg_level = SOL_SOCKET;
-    head->cmsg_type = SCM_RIGHTS;
-    head->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(head), &listener, sizeof(listener));
-    return sendmsg(to, &message, 0) < 0 ? -errno : 0;
-}
-
-static const char *log_path(void)
-{
-    return getenv("VMLET_SANDBOX_LOG");
-}
-
-#else
-
-static int start_observer(const char *path)
-{
-    return -ENOSYS;
-}
-
-static int send_listener(int to, int listener)
-{
-    return -ENOSYS;
-}
-
-static const char *log_path(void)
-{
-    return NULL;
-}
-
-#endif
-
-static int load(struct error **ret_error)
-{
-    const char *path = log_path();
-    _cleanup_close_ int observer = path ? start_observer(path) : -EBADF;
-    scmp_filter_ctx filter = seccomp_init(path ? SCMP_ACT_NOTIFY : SCMP_ACT_ERRNO(ENOSYS));
-    int r;
-
-    if (!filter)
-        return error_oom(ret_error);
-    (void)seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2);
-    (void)seccomp_attr_set(filter, SCMP_FLTATR_API_SYSRAWRC, 1); /* the kernel's own errno */
-    r = allow(filter);
-    if (r >= 0)
-        r = seccomp_load(filter);
-    if (r == -EBUSY && path) { /* executed anew: the one that listens already hears us */
-        seccomp_release(filter);
-        return 0;
-    }
-    if (r >= 0 && path) {
-        _cleanup_close_ int listener = seccomp_notify_fd(filter);
-
-        r = send_listener(observer, listener);
-    }
-    seccomp_release(filter);
-    return r < 0 ? error_errno(ret_error, r, "cannot load the filter of system calls") : 0;
-}
+static const int families[] = {AF_UNIX, AF_NETLINK, AF_INET, AF_INET6, AF_PACKET, AF_VSOCK, AF_UNSPEC};
 
 int sandbox_enter(struct error **ret_error)
 {
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-        return error_errno(ret_error, errno, "cannot set no_new_privs");
-    if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) < 0 && errno == EINVAL) {
-        log_warning("the kernel has no seccomp: system calls are not filtered");
-        return 0;
-    }
-    return load(ret_error);
+    const struct confinement ours = {
+        .calls = allowed, .families = families, .processes = true, .capabilities = CONFINE_ALL_CAPABILITIES};
+
+    return confine(&ours, ret_error);
 }
 
 static int raise_flags(cap_t from, cap_t to, cap_flag_t as, cap_flag_t flag, const cap_value_t *values, size_t n)
@@ -546,18 +325,11 @@ int sandbox_drop_capabilities(struct error **ret_error)
 
 /* Nothing here is a call that some QEMU makes in a way of running that it could go on from. */
 static const char *const deadly[] = {
-    /* another program or process */
+    /* beside confine_never. Another program or process */
     "execveat",
     "fork",
     "vfork",
-    /* looking into other processes, and taking their descriptors */
-    "ptrace",
-    "process_vm_readv",
-    "process_vm_writev",
-    "process_madvise",
-    "pidfd_getfd",
-    "kcmp",
-    /* mounts, namespaces, roots, file handles that walk around paths */
+    /* mounts, namespaces, roots */
     "mount",
     "umount2",
     "pivot_root",
@@ -571,26 +343,6 @@ static const char *const deadly[] = {
     "mount_setattr",
     "setns",
     "unshare",
-    "open_by_handle_at",
-    /* the kernel itself */
-    "init_module",
-    "finit_module",
-    "delete_module",
-    "kexec_load",
-    "kexec_file_load",
-    "reboot",
-    "bpf",
-    "perf_event_open",
-    "swapon",
-    "swapoff",
-    "acct",
-    "iopl",
-    "ioperm",
-    "settimeofday",
-    "clock_settime",
-    "add_key",
-    "request_key",
-    "keyctl",
     /* other users */
     "setuid",
     "setgid",
@@ -599,13 +351,16 @@ static const char *const deadly[] = {
     "setreuid",
     "setregid",
     "setgroups",
+    NULL,
 };
 
 static int add_deadly(scmp_filter_ctx filter, const char *program, bool network)
 {
     scmp_datum_t address = (scmp_datum_t)(uintptr_t)program;
-    int r = add_names(filter, SCMP_ACT_KILL_PROCESS, deadly, ELEMENTSOF(deadly));
+    int r = confine_add_calls(filter, SCMP_ACT_KILL_PROCESS, confine_never);
 
+    if (r >= 0)
+        r = confine_add_calls(filter, SCMP_ACT_KILL_PROCESS, deadly);
     /* The one exec that starts QEMU names its program at an address that is drawn at random and gone with that exec. */
     if (r >= 0)
         r = seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, SCMP_SYS(execve), 1, SCMP_A0_64(SCMP_CMP_NE, address, 0));

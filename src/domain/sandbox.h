@@ -13,13 +13,7 @@
 
 #include "base/error.h"
 
-/*
- * no_new_privs and the program's filter. Others than the listed calls fail with ENOSYS, which libraries know from older
- * kernels and work around. A kernel without seccomp is told in the log, and is no failure.
- *
- * In builds with -Dcrash_points=true, VMLET_SANDBOX_LOG=FILE lets such calls through and writes "program: call" to
- * FILE.
- */
+/* no_new_privs and the program's filter: confine() with our list. */
 int sandbox_enter(struct error **ret_error);
 
 /* No capability is in effect any more: nothing after the set-up needs one (root keeps those by which it gets at the

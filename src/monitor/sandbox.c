@@ -2,11 +2,12 @@
 #include "monitor/sandbox.h"
 
 #include <sched.h>
-#include <seccomp.h>
 #include <sys/capability.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "base/confine.h"
 
 /* What stays in the permitted set for the launcher, as far as the container was given it. */
 static const cap_value_t kept[] = {
@@ -89,9 +90,8 @@ int sandbox_no_new_privs(struct error **ret_error)
 
 /* ---- the filter: what is refused ------------------------------------------------------------------------------- */
 
-/* By name, since an architecture may lack a call; libseccomp skips it then. */
 static const char *const refused[] = {
-    /* mounts and roots: the pod's tree is as the container runtime made it */
+    /* beside confine_never. Mounts and roots: the pod's tree is as the container runtime made it */
     "mount",
     "umount",
     "umount2",
@@ -104,57 +104,10 @@ static const char *const refused[] = {
     "move_mount",
     "open_tree",
     "mount_setattr",
-    /* other processes' insides, and other namespaces */
-    "ptrace",
-    "process_vm_readv",
-    "process_vm_writev",
-    "process_madvise",
-    "pidfd_getfd",
-    "kcmp",
+    /* other namespaces */
     "setns",
-    /* the kernel itself */
-    "init_module",
-    "finit_module",
-    "delete_module",
-    "create_module",
-    "kexec_load",
-    "kexec_file_load",
-    "reboot",
-    "bpf",
-    "perf_event_open",
-    "syslog",
-    "_sysctl",
-    "nfsservctl",
-    "vserver",
-    "lookup_dcookie",
-    "acct",
-    "quotactl",
-    "quotactl_fd",
-    "swapon",
-    "swapoff",
     "sethostname",
-    "setdomainname",
-    "vhangup",
-    /* hardware and clocks */
-    "iopl",
-    "ioperm",
-    "settimeofday",
-    "stime",
-    "clock_settime",
-    "clock_settime64",
-    "clock_adjtime",
-    "clock_adjtime64",
-    "adjtimex",
-    /* keys of the kernel, file handles that walk around paths, old interfaces */
-    "add_key",
-    "request_key",
-    "keyctl",
-    "open_by_handle_at",
-    "uselib",
-    "vm86",
-    "vm86old",
-    "modify_ldt",
-    "personality",
+    NULL,
 };
 
 /* Address families that neither a launcher nor QEMU opens, most of them the way of a past kernel bug. */
@@ -169,17 +122,12 @@ static const unsigned namespace_flags[] = {CLONE_NEWUSER, CLONE_NEWNS,  CLONE_NE
 
 static int add_rules(scmp_filter_ctx filter)
 {
-    int r;
+    int r = confine_add_calls(filter, SCMP_ACT_ERRNO(EPERM), confine_never);
 
-    for (size_t i = 0; i < ELEMENTSOF(refused); i++) {
-        int number = seccomp_syscall_resolve_name(refused[i]);
-
-        if (number == __NR_SCMP_ERROR)
-            continue; /* newer than this libseccomp */
-        r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), number, 0);
-        if (r < 0 && r != -EDOM)
-            return r;
-    }
+    if (r >= 0)
+        r = confine_add_calls(filter, SCMP_ACT_ERRNO(EPERM), refused);
+    if (r < 0)
+        return r;
     for (size_t i = 0; i < ELEMENTSOF(refused_families); i++) {
         r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
                              SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)refused_families[i], 0));

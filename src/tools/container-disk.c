@@ -3,11 +3,13 @@
  * container-disk: runs in a container whose image holds a VM's disk, so that the node agent can reach that image
  * through this process's mount namespace (docs/container-disk.1.scd). Static: the image has no library of ours.
  */
+#include <linux/capability.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/confine.h"
 #include "base/fd.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -21,6 +23,12 @@ static const char usage[] = "Usage: container-disk --no-op | --copy-path PATH\n"
                                                            "  -h, --help\n\n"
                                                            "Ends with 0 when the socket is removed or on SIGTERM, 1 on "
                                                            "a failure, 2 on wrong arguments.\n";
+
+/* When the socket is there: taking callers, and looking at the directory. */
+static const char *const calls[] = {
+    "accept4",           "access",           "faccessat", "faccessat2", "lstat", "lstat64",
+    "inotify_add_watch", "inotify_rm_watch", "unlink",    "unlinkat",   NULL,
+};
 
 /* Is the socket at `path` still the one that we made? */
 static bool still_there(const char *path, const struct stat *made)
@@ -88,6 +96,8 @@ static int serve(const char *copy_path, struct error **ret_error)
         r = mkdir_parents(dir, 0755, ret_error);
     if (r == 0)
         r = unix_listen(path, 0660, CONTAINER_DISK_BACKLOG, &listen_fd, ret_error);
+    if (r == 0) /* root removes the socket from a directory of another user's */
+        r = confine(&(struct confinement){.calls = calls, .capabilities = 1ULL << CAP_DAC_OVERRIDE}, ret_error);
     if (r == 0) {
         r = until_gone(&watch, listen_fd, dir, path);
         if (r < 0)

@@ -6,10 +6,14 @@
  */
 #include <stdio.h>
 
+#include "base/confine.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "rpc/client.h"
 #include "tools/flags.h"
+
+/* Connected: one exchange over the socket. */
+static const char *const calls[] = {"send", "sendto", NULL};
 
 #define DEFAULT_SOCKET "/var/run/kubevirt/sockets/launcher-sock"
 
@@ -151,6 +155,9 @@ static int run(const struct options *options, struct error **ret_error)
             error_set_remedy(*ret_error, "run it in the compute container, or name the socket by --socket");
         return r;
     }
+    r = confine(&(struct confinement){.calls = calls}, ret_error);
+    if (r < 0)
+        return r;
     r = has_agent(client, ret_error);
     if (r <= 0)
         return r;

@@ -2,10 +2,14 @@
 /* virt-probe: an exec probe that looks into the guest through its agent (docs/virt-probe.1.scd). */
 #include <stdio.h>
 
+#include "base/confine.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "rpc/client.h"
 #include "tools/flags.h"
+
+/* Connected: one exchange over the socket. */
+static const char *const calls[] = {"send", "sendto", NULL};
 
 #define DEFAULT_SOCKET "/var/run/kubevirt/sockets/launcher-sock"
 
@@ -77,6 +81,9 @@ static int run(const struct options *options, struct error **ret_error)
             error_set_remedy(*ret_error, "run it in the compute container, or name the socket by --socket");
         return r;
     }
+    r = confine(&(struct confinement){.calls = calls}, ret_error);
+    if (r < 0)
+        return r;
     return options->ping ? ping_guest(client, options, timeout_usec, ret_error)
                          : exec_in_guest(client, options, timeout_usec, ret_error);
 }

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/nearest.h"
+#include "domain/sandbox.h"
 #include "vmlet-config.h"
 #include "vmlet/options.h"
 #include "vmlet/output.h"
@@ -27,6 +28,7 @@ const struct verb verbs[] = {
      .max_arguments = 1,
      .complete = COMPLETE_FILE,
      .options = explain_options,
+     .confined = true,
      .details =
          "FILE is a VirtualMachine or VirtualMachineInstance in YAML or JSON; '-' is standard input. Nothing is\n"
          "made or started, and neither the images nor the devices of the manifest need to be here.",
@@ -38,6 +40,7 @@ const struct verb verbs[] = {
      .max_arguments = 1,
      .complete = COMPLETE_FILE,
      .options = expand_options,
+     .confined = true,
      .details =
          "FILE is a VirtualMachine or VirtualMachineInstance in YAML or JSON with, beside it, what it refers to;\n"
          "'-' is standard input. The manifest is checked and printed as JSON.",
@@ -49,6 +52,7 @@ const struct verb verbs[] = {
      .max_arguments = 1,
      .complete = COMPLETE_FILE,
      .options = pod_print_options,
+     .confined = true,
      .details =
          "FILE is a VirtualMachine or VirtualMachineInstance in YAML or JSON; '-' is standard input. The pod is\n"
          "printed as JSON. Nothing is made, and no cluster is asked.",
@@ -60,6 +64,7 @@ const struct verb verbs[] = {
      .max_arguments = 1,
      .complete = COMPLETE_FILE,
      .options = run_options,
+     .confined = true,
      .details =
          "FILE is a VirtualMachine or VirtualMachineInstance in YAML or JSON; '-' is standard input. ctrl-C asks\n"
          "the guest to shut down, a second one kills it. Nothing is left behind, unless --keep is given.",
@@ -71,6 +76,7 @@ const struct verb verbs[] = {
      .max_arguments = 1,
      .complete = COMPLETE_FILE,
      .options = smoke_options,
+     .confined = true,
      .details = "For CI jobs: works with and without KVM. The guest needs qemu-guest-agent.",
      .function = verb_smoke},
     ON_VM("status", "print state, reason, acceleration, guest agent, disks and sockets", status_options, verb_status),
@@ -100,6 +106,7 @@ const struct verb verbs[] = {
     {.name = "probe",
      .summary = "print what this host can do, with the reason for each no",
      .options = probe_options,
+     .confined = true,
      .function = verb_probe},
     {.name = "completion",
      .summary = "print a completion script for a shell",
@@ -183,6 +190,7 @@ int verb_version(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    _cleanup_error_ struct error *error = NULL;
     const struct verb *verb;
 
     log_init("vmlet", LOG_LEVEL_WARNING);
@@ -199,5 +207,9 @@ int main(int argc, char **argv)
         return finish_output();
     }
     verb = verb_find(argv[1]);
-    return verb ? verb->function(argc - 1, argv + 1) : unknown_verb(argv[1]);
+    if (!verb)
+        return unknown_verb(argv[1]);
+    if (verb->confined && sandbox_enter(&error) < 0)
+        return print_error(error);
+    return verb->function(argc - 1, argv + 1);
 }

@@ -3,9 +3,11 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/base64.h"
+#include "base/confine.h"
 #include "base/fd.h"
 #include "base/limits.h"
 #include "vmlet/options.h"
@@ -13,6 +15,14 @@
 
 #define DEFAULT_TIMEOUT_USEC (20 * USEC_PER_SEC) /* KubeVirt's deadline for commands to the launcher */
 #define FREEZE_TIMEOUT_USEC  (60 * USEC_PER_SEC) /* the guest writes its caches back first */
+
+/* Connected: calls over the socket, a console beside it, a screenshot's file, the zone of printed times. */
+static const char *const calls[] = {
+    "connect", "send",     "sendto",    "recv",   "recvfrom", "open",      "openat",
+    "stat",    "lstat",    "umask",     "fchmod", "fsync",    "fdatasync", "ftruncate",
+    "rename",  "renameat", "renameat2", "unlink", "unlinkat", "getppid",   NULL,
+};
+static const int families[] = {AF_UNIX, AF_UNSPEC};
 
 /* ---- shared ---------------------------------------------------------------------------------------------------- */
 
@@ -35,6 +45,10 @@ int vm_open(const struct verb *verb, int argc, char **argv, struct vm_options *o
     r = locate_socket(&locate, &socket, &error);
     if (r == 0)
         r = rpc_client_connect(socket, ret, &error);
+    if (r == 0)
+        r = confine(
+            &(struct confinement){.calls = calls, .families = families, .capabilities = CONFINE_ALL_CAPABILITIES},
+            &error);
     if (r == 0)
         return -1;
     if (error_get_code(error) == ERROR_CONNECTION && !error_remedy(error))

@@ -12,7 +12,6 @@
 #include "base/strv.h"
 #include "domain/control.h"
 #include "domain/prepare.h"
-#include "domain/sandbox.h"
 #include "vmlet/junit.h"
 #include "vmlet/locate.h"
 #include "vmlet/options.h"
@@ -247,8 +246,6 @@ static int run_vm(struct run *run)
     r = load(run, &faults, &e);
     if (r >= 0)
         r = claim_dir(run, &e);
-    if (r >= 0)
-        r = sandbox_enter(&e);
     if (r >= 0)
         r = prepare(run, &p, &faults, &e);
     if (r >= 0)

@@ -40,6 +40,7 @@ struct verb {
     unsigned min_arguments, max_arguments;
     enum complete complete;            /* of the arguments */
     const struct option_spec *options; /* --help is added; NULL: no others */
+    bool confined;                     /* by the filter of what runs a VM (domain/sandbox.h), from its start */
     const char *details;               /* paragraphs behind the options in --help; may be NULL */
     /* argv[0] is the verb's name. Returns the exit code (base/error.h). */
     int (*function)(int argc, char **argv);

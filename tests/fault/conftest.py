@@ -39,7 +39,7 @@ def pytest_terminal_summary(terminalreporter, config):
 @pytest.fixture(scope="session")
 def crashing():
     """The build with crash points."""
-    return build("build-fault", "-Dcrash_points=true", "-Dtests=disabled")
+    return build("build-crash", "-Dcrash_points=true")
 
 
 @pytest.fixture

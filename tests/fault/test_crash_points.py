@@ -26,7 +26,7 @@ SCENARIOS = {
 
 
 def points():
-    program = build("build-fault", "-Dcrash_points=true", "-Dtests=disabled") / "src/launcher/virt-launcher"
+    program = build("build-crash", "-Dcrash_points=true") / "src/launcher/virt-launcher"
     out = subprocess.run([program, "--list-crash-points"], check=True, capture_output=True, text=True).stdout
     return sorted(set(out.split()))
 

@@ -14,7 +14,7 @@ SUITES = {"launcher": "src/launcher/virt-launcher", "storage": "src/vmlet/vmlet"
 
 @pytest.fixture(scope="module")
 def logging():
-    return build("build-fault", "-Dcrash_points=true", "-Dtests=disabled", more=sorted(set(SUITES.values())))
+    return build("build-crash", "-Dcrash_points=true", more=sorted(set(SUITES.values())))
 
 
 def test_a_call_is_written_down(logging, tmp_path):
