@@ -79,7 +79,7 @@ static void print_help(void)
     printf("\nExit status: 0 told to end; 1 failed, or another replica leads now; 2 bad arguments.\n");
 }
 
-static int bad_flag(enum flag flag, const char *value, const char *allowed)
+static int bad_flag(size_t flag, const char *value, const char *allowed)
 {
     fprintf(stderr, "virt-controller: --%s %s: not valid (%s)\n", flags[flag].name, value, allowed);
     return EXIT_BAD_INPUT;
