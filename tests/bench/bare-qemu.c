@@ -4,18 +4,21 @@
  * running. It binds the sockets that QEMU inherits, spawns it, does the monitor's handshake, sends `cont`, stamps the
  * RESUME event, and ends the machine again.
  *
- *   bare-qemu ARGV-FILE MONITOR-FD [FD:listen:PATH | FD:log:PATH]…
+ *   bare-qemu ARGV-FILE MONITOR-FD [FD:listen:PATH | FD:log:PATH | FD:tap:NAME]…
  *
  * ARGV-FILE holds QEMU's arguments, each ended by a NUL. Prints one JSON object: the stamps on CLOCK_MONOTONIC in
  * microseconds, {"main", "spawn", "greeting", "running"}.
  */
 #include <err.h>
 #include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -90,6 +93,26 @@ static int connect_to(const char *path)
     return fd;
 }
 
+static int open_tap(const char *name)
+{
+    struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
+    int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+
+    strncpy(request.ifr_name, name, sizeof(request.ifr_name) - 1);
+    if (fd < 0 || ioctl(fd, TUNSETIFF, &request) < 0)
+        err(1, "cannot open the tap %s", name);
+    return fd;
+}
+
+static int open_kind(const char *kind, const char *path)
+{
+    if (strncmp(kind, ":listen:", 8) == 0)
+        return listen_on(path);
+    if (strncmp(kind, ":tap:", 5) == 0)
+        return open_tap(path);
+    return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+}
+
 /* Reads from the monitor until `word` has come. */
 static void wait_for(int fd, const char *word)
 {
@@ -147,7 +170,7 @@ int main(int argc, char **argv)
     pid_t pid;
 
     if (argc < 4)
-        errx(2, "usage: bare-qemu ARGV-FILE MONITOR-FD FD:listen|log:PATH…");
+        errx(2, "usage: bare-qemu ARGV-FILE MONITOR-FD FD:listen|log|tap:PATH…");
     read_arguments(argv[1], arguments);
     for (int i = 3; i < argc && n < FDS_MAX; i++, n++) {
         char *kind = strchr(argv[i], ':'), *path = NULL;
@@ -156,10 +179,9 @@ int main(int argc, char **argv)
         if (kind)
             path = strchr(kind + 1, ':');
         if (!path)
-            errx(2, "not FD:listen:PATH or FD:log:PATH: %s", argv[i]);
+            errx(2, "not FD:listen|log|tap:PATH: %s", argv[i]);
         path++;
-        fd = strncmp(kind, ":listen:", 8) == 0 ? listen_on(path)
-                                               : open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+        fd = open_kind(kind, path);
         if (fd < 0)
             err(1, "%s", path);
         fds[n].number = atoi(argv[i]);

@@ -88,6 +88,8 @@ def inherited_fds(pid, argv):
         inode = re.fullmatch(r"socket:\[(\d+)\]", target)
         if inode and inode.group(1) in listening:
             found[number] = ("listen", listening[inode.group(1)])
+        elif target == "/dev/net/tun":
+            found[number] = ("tap", re.search(r"^iff:\s*(\S+)", Path(f"/proc/{pid}/fdinfo/{number}").read_text(), re.M).group(1))
         elif target.startswith("/") and not target.startswith("/dev/"):
             found[number] = ("log", target)
         else:

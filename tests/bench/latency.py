@@ -12,7 +12,21 @@ from bench_common import monotonic_usec, row
 from peers import Launcher, Libvirt, libvirt_missing, manifest, poll
 
 CALLS, CLIENTS = 300, 8
-METHODS = ("GetDomain", "GetTimeline", "GetGuestInfo", "GetUsers", "GetFilesystems", "GetQemuVersion")
+# Each method that leaves the VM as it is, and its parameters.
+METHODS = {
+    "Ping": {}, "GetDomain": {}, "GetDomainStats": {}, "GetVMStats": {}, "GetMetrics": {}, "GetTimeline": {}, "GetGuestInfo": {},
+    "GetUsers": {}, "GetFilesystems": {}, "GetQemuVersion": {}, "GetDisks": {}, "Describe": {}, "Qmp": {"command": "query-status"},
+    "SyncVirtualMachine": {"vmi": manifest()},
+}
+# What the guest answers, or takes its time for: (method, parameters) each, in turns.
+GUEST = {
+    "GuestPing": [("GuestPing", {})],
+    "Exec of true": [("Exec", {"Command": "/bin/true"})],
+    "Freeze and Unfreeze": [("FreezeVirtualMachine", {}), ("UnfreezeVirtualMachine", {})],
+    "Pause and Unpause": [("PauseVirtualMachine", {"vmi": {}}), ("UnpauseVirtualMachine", {"vmi": {}})],
+    "GetScreenshot": [("GetScreenshot", {})],
+}
+GUEST_CALLS = 20
 KILL_LIMIT_MS = 250.0
 ROUNDS = 5
 
@@ -26,10 +40,10 @@ def timed(call, count=CALLS):
     return took
 
 
-def together(pod, method):
+def together(pod, method, params):
     """All round trips of eight clients that call at once, each as fast as it can."""
     took, clients = [], [pod.client() for _ in range(CLIENTS)]
-    threads = [threading.Thread(target=lambda c=c: took.extend(timed(lambda: c.ok(method), CALLS // CLIENTS))) for c in clients]
+    threads = [threading.Thread(target=lambda c=c: took.extend(timed(lambda: c.ok(method, **params), CALLS // CLIENTS))) for c in clients]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -81,13 +95,16 @@ def measure(options):
             client = pod.client()
             pod.sync(client, manifest())
             client.ok("PauseVirtualMachine", vmi={})  # a guest that boots would take the CPU from what is measured
-            for method in METHODS:
-                alone = timed(lambda m=method: client.ok(m))
+            for method, params in METHODS.items():
+                alone = timed(lambda m=method, p=params: client.ok(m, **p))
                 rows.append(row(f"{method}", alone, "us"))
-                rows.append(row(f"{method}, {CLIENTS} clients at once", together(pod, method), "us"))
-                if method == "GetDomain":
-                    spread["GetDomain"] = alone
+                rows.append(row(f"{method}, {CLIENTS} clients at once", together(pod, method, params), "us"))
+                if method in ("GetDomain", "SyncVirtualMachine"):
+                    spread[method] = alone
             client.ok("UnpauseVirtualMachine", vmi={})
+            poll(lambda: client.ok("GetDomain")["vmlet"]["agentConnected"], "the agent", pause=0.1)
+            for name, calls in GUEST.items():
+                rows.append(row(name, timed(lambda c=calls: [client.ok(m, **p) for m, p in c], GUEST_CALLS), "us"))
             spread["event"] = events(pod)
             rows.append(row("Pause or Unpause: call to event at a subscriber", spread["event"], "us"))
             client.close()
@@ -114,7 +131,7 @@ def measure(options):
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return {
-        "name": "latency", "what": f"round trips, {CALLS} of each", "rows": rows, "notes": notes,
+        "name": "latency", "what": f"round trips, {CALLS} of each (of the guest's, {GUEST_CALLS}: it is emulated)", "rows": rows, "notes": notes,
         "budgets": [{"name": "kill to no process left, ms, median", "value": statistics.median(kills), "limit": KILL_LIMIT_MS}],
         "latency": {n: sorted(round(v, 1) for v in values) for n, values in spread.items()},
     }

@@ -181,8 +181,9 @@ class Bare:
 
     def start(self):
         """Marks in milliseconds after the exec."""
-        for _, path in self.fds.values():  # the folder of the VM has gone with the VM
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        for kind, path in self.fds.values():
+            if kind != "tap":  # the folder of the VM has gone with the VM
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
         self.make_fifos()
         start = monotonic_usec()
         run = subprocess.run(self.command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE)

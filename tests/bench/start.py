@@ -5,6 +5,8 @@ QEMU's arguments are those of a real run, read from the running process; the bar
 Rounds are interleaved A B C A B C. Cold: from just before the exec of the entrypoint (virt-launcher-monitor, with the
 manifest in its environment; libvirt: its daemons) until RESUME. Warm: the server is up; from the call to its answer.
 """
+import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -17,10 +19,14 @@ from datetime import datetime
 from pathlib import Path
 
 from bench_common import TOP, VMLET, child_running, clock_offset_usec, guest, inherited_fds, monotonic_usec, row
-from peers import Bare, Launcher, Libvirt, libvirt_missing, manifest, poll
+
+sys.path.insert(0, str(TOP / "tests/net"))
+from conftest import Lab  # noqa: E402
+from peers import Bare, Launcher, Libvirt, libvirt_missing, manifest, poll  # noqa: E402
 
 COLD_LIMIT, WARM_LIMIT, RUN_LIMIT = 1.25, 1.1, 1.25
 ROUNDS = 9
+CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 
 # ---- vmlet run ---------------------------------------------------------------------------------------------------------
@@ -120,36 +126,88 @@ def cold_libvirt(work, volumes, keep_cache):
         peer.stop()
 
 
-def measure_pod(work, rounds, volumes, notes):
-    spec = manifest(volumes=volumes)
-    folder = work / f"pod{volumes}"
-    folder.mkdir()
+class Peers:
+    """libvirt's turn in a round, where there is a libvirt."""
+
+    def __init__(self, work, volumes, notes):
+        self.work, self.volumes, missing = work, volumes, libvirt_missing()
+        self.server = None if missing else Libvirt(work / f"libvirt{volumes}")
+        if missing:
+            notes.append(f"libvirt is not compared: missing {missing}")
+        else:
+            self.server.start()
+            self.server.create(self.server.domain(volumes=volumes))[0].destroy()
+
+    def turn(self, found):
+        if not self.server:
+            return
+        domain, took = self.server.create(self.server.domain(volumes=self.volumes))
+        domain.destroy()
+        found["libvirt warm"].append(took)
+        if len(found["libvirt cold"]) < 3:
+            found["libvirt cold"].append(cold_libvirt(self.work / f"cold{self.volumes}", self.volumes, False))
+
+    def close(self):
+        if self.server:
+            self.server.close()
+
+
+def measure_pod(folder, rounds, label, spec, volumes=0, peers=None):
+    """{"cold", "warm", "bare", …}: what each round took."""
+    folder.mkdir(exist_ok=True)
     _, (argv, fds) = run_warm(folder, spec, volumes)
     bare = Bare(folder, argv, fds)
     found = {"cold": [], "warm": [], "bare": [], "libvirt warm": [], "libvirt cold": []}
-    missing = libvirt_missing()
-    server = None if missing else Libvirt(work / f"libvirt{volumes}")
-    if missing:
-        notes.append(f"libvirt is not compared: missing {missing}")
+    for number in range(rounds):
+        print(f"start: {label}, round {number + 1} of {rounds}", file=sys.stderr)
+        found["bare"].append(bare.start())
+        found["warm"].append(run_warm(folder, spec, volumes)[0])
+        found["cold"].append(run_cold(folder, spec, volumes))
+        if peers:
+            peers.turn(found)
+    return found
+
+
+def measure_volumes(work, rounds, volumes, label, notes):
+    peers = Peers(work, volumes, notes)
     try:
-        if server:
-            server.start()
-            server.create(server.domain(volumes=volumes))[0].destroy()
-        for number in range(rounds):
-            print(f"start: {volumes} volumes, round {number + 1} of {rounds}", file=sys.stderr)
-            found["bare"].append(bare.start())
-            found["warm"].append(run_warm(folder, spec, volumes)[0])
-            found["cold"].append(run_cold(folder, spec, volumes))
-            if server:
-                domain, took = server.create(server.domain(volumes=volumes))
-                domain.destroy()
-                found["libvirt warm"].append(took)
-                if len(found["libvirt cold"]) < 3:
-                    found["libvirt cold"].append(cold_libvirt(work / f"cold{volumes}", volumes, False))
+        return measure_pod(work / f"pod{volumes}", rounds, label, manifest(volumes=volumes), volumes, peers)
     finally:
-        if server:
-            server.close()
-    return found, argv
+        peers.close()
+
+
+@contextlib.contextmanager
+def inside(path):
+    """In another network namespace, as are all processes that are started there."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    home, there = os.open("/proc/self/ns/net", os.O_RDONLY), os.open(path, os.O_RDONLY)
+    try:
+        if libc.setns(there, CLONE_NEWNET) < 0:
+            raise OSError(ctypes.get_errno(), "setns", path)
+        yield
+    finally:
+        libc.setns(home, CLONE_NEWNET)
+        os.close(there)
+        os.close(home)
+
+
+def measure_network(work, rounds, label):
+    """A NIC by masquerade in a pod that netsetup has prepared; the bare peer opens the same tap in its turn."""
+    folder = work / "net"
+    folder.mkdir()
+    lab = Lab(folder)
+    try:
+        lab.cache = folder / "priv"
+        lab.cache.mkdir()
+        lab.netsetup("apply", lab.manifest("masquerade"))
+        spec = manifest()
+        spec["spec"]["domain"]["devices"].pop("autoattachPodInterface", None)
+        spec["spec"]["domain"]["devices"]["interfaces"] = [{"name": "default", "masquerade": {}}]
+        spec["spec"]["networks"] = [{"name": "default", "pod": {}}]
+        with inside(lab.pod.path):
+            return measure_pod(folder, rounds, label, spec)
+    finally:
+        lab.close()
 
 
 def pairs(mine, theirs):
@@ -168,11 +226,14 @@ def measure(options):
         rows += [row(f"bare QEMU: {n}", [b[n] for b in theirs], "ms") for n in ("main", "spawn", "greeting", "running")]
         ratio = pairs([m["running"] for m in mine], [b["running"] for b in theirs])
         budgets.append({"name": "vmlet run / bare QEMU, median of the pairs", "value": ratio, "limit": RUN_LIMIT})
-        for volumes in (0, 1, 8):
-            found, _ = measure_pod(work, rounds, volumes, notes)
+        for volumes in (0, 1, 8, None):
+            label = "NIC by masquerade" if volumes is None else f"{volumes} volume{'' if volumes == 1 else 's'}"
+            if volumes is None and os.geteuid() != 0:
+                notes.append(f"{label}: not measured without root")
+                continue
+            found = measure_network(work, rounds, label) if volumes is None else measure_volumes(work, rounds, volumes, label, notes)
             bare = [b["running"] for b in found["bare"]]
             cold = [m["running"] for m in found["cold"]]
-            label = f"{volumes} volume{'' if volumes == 1 else 's'}"
             rows.append(row(f"{label}: bare QEMU", bare, "ms"))
             rows.append(row(f"{label}: pod, exec to running", cold, "ms"))
             rows.append(row(f"{label}: launcher, Sync to running", found["warm"], "ms"))
