@@ -30,7 +30,7 @@ RECORDED = TOP / "tests/qmp/qmp-schema-7.2.json"
 
 def instructions(argv, folder, env):
     if not shutil.which("valgrind"):
-        raise SystemExit("bench: valgrind is missing (./dev deps bench)")
+        raise SystemExit("bench: valgrind is missing (./dev deps test)")
     out = folder / "callgrind"
     run = subprocess.run(
         ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", *argv], capture_output=True, text=True, check=False,
