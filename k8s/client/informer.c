@@ -41,6 +41,7 @@ struct kube_informer {
     struct kube_call *call;
     sd_event_source *retry, *resync;
     unsigned generation, failures;
+    bool missing;                 /* the server does not know the kind */
     bool synced, expired, useful; /* a list was complete; `version` is no good; this watch brought something */
     struct kube_informer_figures figures;
 };
@@ -304,6 +305,11 @@ bool kube_informer_is_synced(const struct kube_informer *i)
     return i->synced;
 }
 
+bool kube_informer_is_missing(const struct kube_informer *i)
+{
+    return i->missing;
+}
+
 const struct kube_object *kube_informer_get(const struct kube_informer *i, const char *namespace_, const char *name)
 {
     struct entry *e = find(i, namespace_, name);
@@ -410,7 +416,10 @@ static void on_page(const struct kube_reply *reply, void *userdata)
     i->call = NULL;
     if (!reply->error)
         r = take_page(i, reply->body);
-    if (reply->error || r < 0) {
+    i->missing = i->options.optional && reply->status == 404;
+    if (i->missing)
+        expire(i); /* and what there was is gone with the kind */
+    else if (reply->error || r < 0) {
         /* a continue token that has expired, or half a list: from the start, which costs nothing but time */
         if (r < 0)
             error_set(&error, ERROR_BAD_DATA, r, "the list cannot be used (%s)", strerror(-r));
@@ -422,8 +431,8 @@ static void on_page(const struct kube_reply *reply, void *userdata)
         start_list(i);
         return;
     }
-    i->expired = false;
-    i->failures = 0;
+    i->expired = i->missing;
+    i->failures = i->missing ? i->failures : 0;
     kube_map_foreach(&i->entries, drop_stale, i);
     malloc_trim(0); /* the parsed pages were many times as large as what is kept of them */
     if (!i->synced) {
@@ -431,7 +440,10 @@ static void on_page(const struct kube_reply *reply, void *userdata)
         if (i->options.synced)
             i->options.synced(i->options.userdata);
     }
-    start_watch(i);
+    if (i->missing)
+        again_later(i, reply->error);
+    else
+        start_watch(i);
 }
 
 static struct kube_request request(const struct kube_informer *i, enum kube_verb verb)

@@ -39,6 +39,8 @@ struct kube_informer_options {
     size_t (*index)(json_t *object, const char *keys[KUBE_INDEX_KEYS]);
     /* What happened; `before` NULL: new, `now` NULL: gone. Both are borrowed. In a resync they are the same. */
     void (*changed)(const struct kube_object *before, const struct kube_object *now, void *userdata);
+    /* A server that does not know the kind has none of it; it is asked again now and then. */
+    bool optional;
     /* The first list is complete. May be NULL. */
     void (*synced)(void *userdata);
     void *userdata;
@@ -52,6 +54,8 @@ void kube_informer_free(struct kube_informer *informer);
 DEFINE_CLEANUP(struct kube_informer *, kube_informer_free)
 
 bool kube_informer_is_synced(const struct kube_informer *informer);
+/* Of an optional one: the server did not know the kind when it was asked last. */
+bool kube_informer_is_missing(const struct kube_informer *informer);
 /* Borrowed until the loop's next turn; NULL when it is not there. `namespace_` NULL or "" for what has none. */
 const struct kube_object *kube_informer_get(const struct kube_informer *informer, const char *namespace_,
                                             const char *name);

@@ -2,6 +2,7 @@
 #include "k8s/client/program.h"
 
 #include <getopt.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -46,4 +47,12 @@ int program_write_health(struct strbuf *body, void *userdata)
 {
     strbuf_add_string(body, "ok\n");
     return 200;
+}
+
+void program_tune_heap(void)
+{
+    /* given once, glibc no longer raises these by itself with each large piece that is freed (mallopt(3)) */
+    mallopt(M_MMAP_THRESHOLD, 128 * 1024);
+    mallopt(M_TRIM_THRESHOLD, 128 * 1024);
+    mallopt(M_ARENA_MAX, 1);
 }

@@ -25,3 +25,9 @@ void program_print_flags(const struct program_flags *flags);
 
 /* For /healthz (struct kube_page). */
 int program_write_health(struct strbuf *body, void *userdata);
+
+/*
+ * For programs that keep much apart from the heap (slab.h) and work in bursts: large pieces are mapped, so that they go
+ * back when they are freed, and the name resolver's thread gets no heap of its own. First thing in main().
+ */
+void program_tune_heap(void);

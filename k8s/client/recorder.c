@@ -12,36 +12,63 @@
 #include "base/strbuf.h"
 #include "k8s/client/ktime.h"
 #include "k8s/client/map.h"
+#include "k8s/client/slab.h"
 
-#define MESSAGE_MAX 1024U /* the API server's limit of an Event's note and message */
+#define EVICTION_TRIES 64U
+#define MESSAGE_MAX    1024U /* the API server's limit of an Event's note and message */
 
 static const struct kube_resource events = {"", "v1", "events", "Event", false};
 
-/* One Event object: all repetitions of one happening. Or, with no name, the count of messages about one matter. */
+/*
+ * One Event object: all repetitions of one happening. Or, with no place, the count of messages about one matter. What
+ * stays after the write is apart from the heap (slab.h): there are thousands of these after a burst of work, and each
+ * would keep a page of what the work used.
+ */
 struct series {
     struct kube_map_node node;
     LIST_ENTRY(struct series) link; /* the one used last is first */
+    LIST_ENTRY(struct series) turn; /* those that wait for a call */
     struct kube_recorder *recorder;
-    char *key;
-    char *namespace_, *name; /* of the Event; NULL: not written yet */
-    char *event;             /* as it is to be created; text, for a tree takes many times as much */
-    char *message;           /* differs from the Event's when messages were combined */
+    char *place; /* namespace and name of the Event, each with its end; NULL: not written yet */
+    unsigned place_size, size;
+    char *event, *message;   /* as they are to be written; texts, for a tree takes many times as much */
     uint64_t count, written; /* happenings; of those, in the API server */
     uint64_t written_usec;
     int64_t last;
     unsigned attempts, messages;
     uint64_t since_usec;
+    bool waits;
     struct kube_call *call;
     sd_event_source *timer;
+    char key[];
 };
 
 struct kube_recorder {
     struct kube_client *client;
     char *component, *host;
     struct kube_map map;
-    LIST_HEAD(struct series) list;
+    LIST_HEAD(struct series) list, waiting;
+    unsigned calls;
     uint64_t written, dropped, number;
 };
+
+static bool is_idle(const struct series *s)
+{
+    return !s->call && !s->waits && s->count == s->written;
+}
+
+static void forget_place(struct series *s)
+{
+    slab_free(TAKE_PTR(s->place), s->place_size);
+}
+
+/* What only a write needs. */
+static void forget_texts(struct series *s)
+{
+    free(TAKE_PTR(s->event));
+    free(TAKE_PTR(s->message));
+    s->timer = sd_event_source_disable_unref(s->timer);
+}
 
 static void series_free(struct series *s)
 {
@@ -49,19 +76,35 @@ static void series_free(struct series *s)
 
     kube_map_remove(&r->map, &s->node);
     LIST_REMOVE(r->list, s, link);
+    if (s->waits)
+        LIST_REMOVE(r->waiting, s, turn);
+    if (s->call)
+        r->calls--;
     kube_call_cancel(s->call);
-    sd_event_source_disable_unref(s->timer);
-    free(s->event);
-    free(s->key);
-    free(s->namespace_);
-    free(s->name);
-    free(s->message);
-    free(s);
+    forget_texts(s);
+    forget_place(s);
+    slab_free(s, s->size);
+}
+
+/* The oldest that nothing is to be written of; in a burst that the server does not follow, the oldest. */
+static void make_room(struct kube_recorder *r)
+{
+    struct series *s = r->list.last;
+
+    for (unsigned n = 0; s && !is_idle(s) && n < EVICTION_TRIES; n++)
+        s = s->link.previous;
+    if (s && is_idle(s))
+        series_free(s);
+    else if (r->map.count >= LIMIT_KUBE_EVENT_BACKLOG) {
+        r->dropped++;
+        series_free(r->list.last);
+    }
 }
 
 static struct series *series_get(struct kube_recorder *r, const char *key, bool *ret_new)
 {
     struct kube_map_node *node = kube_map_get(&r->map, key);
+    size_t size = sizeof(struct series) + strlen(key) + 1;
     struct series *s;
 
     *ret_new = !node;
@@ -72,15 +115,14 @@ static struct series *series_get(struct kube_recorder *r, const char *key, bool 
         return s;
     }
     if (r->map.count >= LIMIT_KUBE_EVENT_SERIES)
-        series_free(r->list.last);
-    s = calloc(1, sizeof(*s));
+        make_room(r);
+    s = slab_alloc(size);
     if (!s)
         return NULL;
-    s->recorder = r;
-    s->key = strdup(key);
-    if (!s->key || kube_map_put(&r->map, &s->node, s->key) < 0) {
-        free(s->key);
-        free(s);
+    *s = (struct series){.recorder = r, .size = (unsigned)size};
+    strcpy(s->key, key);
+    if (kube_map_put(&r->map, &s->node, s->key) < 0) {
+        slab_free(s, size);
         return NULL;
     }
     LIST_PREPEND(r->list, s, link);
@@ -102,76 +144,109 @@ static void later(struct series *s, uint64_t usec)
     event_arm_timer(kube_client_event(s->recorder->client), &s->timer, usec, on_timer, s);
 }
 
+static void set_place(struct series *s, const json_t *event)
+{
+    const char *name = json_string_value(json_object_get(json_object_get(event, "metadata"), "name"));
+    const char *namespace_ = json_string_value(json_object_get(json_object_get(event, "metadata"), "namespace"));
+
+    if (s->place || !name || !namespace_)
+        return;
+    s->place_size = (unsigned)(strlen(namespace_) + strlen(name) + 2);
+    s->place = slab_alloc(s->place_size);
+    if (s->place)
+        strcpy(stpcpy(s->place, namespace_) + 1, name);
+}
+
 static void on_written(const struct kube_reply *reply, void *userdata)
 {
-    struct series *s = userdata;
-    bool exists = reply->status == 409 && !s->name;
+    struct series *s = userdata, *next;
+    struct kube_recorder *r = s->recorder;
+    bool exists = reply->status == 409 && !s->place;
 
     s->call = NULL;
-    if (reply->error && s->name && reply->status == 404) { /* it has expired: a new one */
-        free(TAKE_PTR(s->name));
+    r->calls--;
+    if (reply->error && s->place && reply->status == 404) { /* it has expired: a new one */
+        forget_place(s);
         s->written = 0;
         s->count = 1;
         write_series(s);
-        return;
-    }
-    if (reply->error && !exists && (reply->status == 0 || reply->status >= 500) &&
-        ++s->attempts < LIMIT_KUBE_EVENT_ATTEMPTS) {
+    } else if (reply->error && !exists && (reply->status == 0 || reply->status >= 500) &&
+               ++s->attempts < LIMIT_KUBE_EVENT_ATTEMPTS) {
         s->written = 0;
         later(s, kube_jitter(kube_backoff(s->attempts, KUBE_BACKOFF_FIRST_USEC, KUBE_BACKOFF_LAST_USEC)));
-        return;
-    }
-    if (reply->error) {
-        log_debug("event dropped: %s", error_message(reply->error));
-        s->recorder->dropped++;
     } else {
-        const char *name = json_string_value(json_object_get(json_object_get(reply->body, "metadata"), "name"));
-
-        if (!s->name && name)
-            s->name = strdup(name);
-        s->recorder->written++;
+        if (reply->error) {
+            log_debug("event dropped: %s", error_message(reply->error));
+            r->dropped++;
+        } else {
+            set_place(s, reply->body);
+            r->written++;
+        }
+        s->attempts = 0;
+        s->written_usec = now_usec();
+        if (s->count > s->written)
+            later(s, KUBE_EVENT_REPEAT_USEC);
+        else
+            forget_texts(s);
     }
-    s->attempts = 0;
-    s->written_usec = now_usec();
-    if (s->count > s->written)
-        later(s, KUBE_EVENT_REPEAT_USEC);
+    next = r->waiting.first;
+    if (next && r->calls < LIMIT_KUBE_EVENT_CALLS) {
+        LIST_REMOVE(r->waiting, next, turn);
+        next->waits = false;
+        write_series(next);
+    }
+}
+
+static json_t *make_body(struct series *s)
+{
+    json_t *event = json_loads(s->event, 0, NULL), *metadata = json_object_get(event, "metadata");
+    const char *about = json_string_value(json_object_get(json_object_get(event, "involvedObject"), "name"));
+    char now[KUBE_TIME_SIZE], name[320];
+    struct timespec clock;
+
+    kube_time(s->last, now);
+    if (s->place) {
+        json_decref(event);
+        return json_pack("{s:I, s:s, s:s}", "count", (json_int_t)s->count, "lastTimestamp", now, "message", s->message);
+    }
+    /* as Kubernetes' own components name them */
+    clock_gettime(CLOCK_REALTIME, &clock);
+    snprintf(name, sizeof(name), "%.230s.%llx", about ? about : "",
+             (unsigned long long)clock.tv_sec * 1000000000ULL + (unsigned long long)clock.tv_nsec +
+                 s->recorder->number++);
+    json_object_set_new(metadata, "name", json_string(name));
+    json_object_set_new(event, "count", json_integer((json_int_t)s->count));
+    json_object_set_new(event, "firstTimestamp", json_string(now));
+    json_object_set_new(event, "lastTimestamp", json_string(now));
+    json_object_set_new(event, "message", json_string(s->message));
+    return event;
 }
 
 static void write_series(struct series *s)
 {
-    struct kube_request q = {.resource = &events, .namespace_ = s->namespace_};
+    struct kube_recorder *r = s->recorder;
+    struct kube_request q = {.resource = &events, .verb = s->place ? KUBE_PATCH_MERGE : KUBE_CREATE};
     json_t *body;
-    char now[KUBE_TIME_SIZE], name[320];
 
-    if (s->call)
+    if (s->call || s->waits)
         return;
-    kube_time(s->last, now);
-    if (s->name) {
-        q.verb = KUBE_PATCH_MERGE;
-        q.name = s->name;
-        body = json_pack("{s:I, s:s, s:s}", "count", (json_int_t)s->count, "lastTimestamp", now, "message", s->message);
-    } else {
-        json_t *event = json_loads(s->event, 0, NULL), *metadata = json_object_get(event, "metadata");
-        const char *about = json_string_value(json_object_get(json_object_get(event, "involvedObject"), "name"));
-        struct timespec clock;
-
-        /* as Kubernetes' own components name them */
-        clock_gettime(CLOCK_REALTIME, &clock);
-        snprintf(name, sizeof(name), "%.230s.%llx", about ? about : "",
-                 (unsigned long long)clock.tv_sec * 1000000000ULL + (unsigned long long)clock.tv_nsec +
-                     s->recorder->number++);
-        q.verb = KUBE_CREATE;
-        body = event;
-        json_object_set_new(metadata, "name", json_string(name));
-        json_object_set_new(body, "count", json_integer((json_int_t)s->count));
-        json_object_set_new(body, "firstTimestamp", json_string(now));
-        json_object_set_new(body, "lastTimestamp", json_string(now));
-        json_object_set_new(body, "message", json_string(s->message));
+    if (r->calls >= LIMIT_KUBE_EVENT_CALLS) {
+        LIST_APPEND(r->waiting, s, turn);
+        s->waits = true;
+        return;
     }
-    s->written = s->count;
+    body = make_body(s);
     q.body = body;
-    if (!body || kube_call_start(s->recorder->client, &q, on_written, s, &s->call, NULL) < 0)
-        s->recorder->dropped++;
+    q.namespace_ =
+        s->place ? s->place : json_string_value(json_object_get(json_object_get(body, "metadata"), "namespace"));
+    q.name = s->place ? s->place + strlen(s->place) + 1 : NULL;
+    s->written = s->count;
+    if (body && kube_call_start(r->client, &q, on_written, s, &s->call, NULL) >= 0)
+        r->calls++;
+    else {
+        r->dropped++;
+        forget_texts(s);
+    }
     json_decref(body);
 }
 
@@ -208,7 +283,7 @@ static int record_message(struct kube_recorder *r, const struct kube_subject *ab
                           const char *message)
 {
     _cleanup_(strbuf_done) struct strbuf matter = {0}, key = {0};
-    char *combined;
+    char *combined, *text;
     struct series *s;
     json_t *event;
     bool is_new;
@@ -228,22 +303,24 @@ static int record_message(struct kube_recorder *r, const struct kube_subject *ab
         return -ENOMEM;
     if (asprintf(&combined, "%s%.*s", endswith(key.data, "\n") ? "(combined from similar events): " : "",
                  (int)MESSAGE_MAX - 40, message) < 0)
+        combined = NULL;
+    event = make_event(r, about, warning, reason);
+    text = event ? json_dumps(event, JSON_COMPACT) : NULL;
+    json_decref(event);
+    if (!combined || !text) {
+        free(combined);
+        free(text);
         return -ENOMEM;
+    }
     free(s->message);
+    free(s->event);
     s->message = combined;
+    s->event = text;
     s->count++;
     s->last = kube_now();
-    if (is_new) {
-        s->namespace_ = strdup(about->namespace_);
-        event = make_event(r, about, warning, reason);
-        s->event = event ? json_dumps(event, JSON_COMPACT) : NULL;
-        json_decref(event);
-        if (!s->namespace_ || !s->event) {
-            series_free(s);
-            return -ENOMEM;
-        }
+    if (is_new)
         write_series(s);
-    } else if (!s->call && s->count == s->written + 1) {
+    else if (!s->call && s->count == s->written + 1) {
         uint64_t since = now_usec() - s->written_usec;
 
         later(s, since < KUBE_EVENT_REPEAT_USEC ? KUBE_EVENT_REPEAT_USEC - since : 0);

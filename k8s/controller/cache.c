@@ -72,8 +72,56 @@ void trim_pod(json_t *pod, void *userdata)
 void trim_claim(json_t *claim, void *userdata)
 {
     KEEP(claim, "metadata", "spec");
-    KEEP(GET(claim, "metadata"), "name", "namespace", "uid", "resourceVersion");
+    KEEP(GET(claim, "metadata"), "name", "namespace", "uid", "resourceVersion", "labels");
+    KEEP(GET(claim, "metadata", "labels"), "instancetype.kubevirt.io/default-instancetype",
+         "instancetype.kubevirt.io/default-instancetype-kind", "instancetype.kubevirt.io/default-preference",
+         "instancetype.kubevirt.io/default-preference-kind");
     KEEP(GET(claim, "spec"), "volumeMode");
+}
+
+void trim_data_volume(json_t *volume, void *userdata)
+{
+    json_t *condition;
+    size_t i;
+
+    KEEP(volume, "metadata", "status");
+    KEEP(GET(volume, "metadata"), "name", "namespace", "uid", "resourceVersion");
+    KEEP(GET(volume, "status"), "phase", "conditions"); /* its progress changes all the time */
+    json_array_foreach (GET(volume, "status", "conditions"), i, condition)
+        KEEP(condition, "type", "status", "reason", "message");
+}
+
+const char *claim_of_volume(const json_t *vm, const char *volume)
+{
+    json_t *v;
+    size_t i;
+
+    json_array_foreach (GET(vm, "spec", "template", "spec", "volumes"), i, v)
+        if (streq(GET_TEXT(v, "name"), volume))
+            return *GET_TEXT(v, "dataVolume", "name") ? GET_TEXT(v, "dataVolume", "name")
+                                                      : GET_TEXT(v, "persistentVolumeClaim", "claimName");
+    return "";
+}
+
+size_t index_vm(json_t *vm, const char *keys[KUBE_INDEX_KEYS])
+{
+    const char *names[] = {GET_TEXT(vm, "spec", "instancetype", "name"), GET_TEXT(vm, "spec", "preference", "name")};
+    static const char *const matchers[] = {"instancetype", "preference"};
+    json_t *template;
+    size_t i, n = 0;
+
+    for (i = 0; i < ELEMENTSOF(names); i++) {
+        const char *volume = GET_TEXT(vm, "spec", matchers[i], "inferFromVolume");
+
+        if (*names[i])
+            keys[n++] = names[i];
+        else if (*volume && *claim_of_volume(vm, volume))
+            keys[n++] = claim_of_volume(vm, volume);
+    }
+    json_array_foreach (GET(vm, "spec", "dataVolumeTemplates"), i, template)
+        if (*GET_TEXT(template, "metadata", "name") && n < KUBE_INDEX_KEYS)
+            keys[n++] = GET_TEXT(template, "metadata", "name");
+    return n;
 }
 
 size_t index_vmi(json_t *vmi, const char *keys[KUBE_INDEX_KEYS])

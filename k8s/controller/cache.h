@@ -11,5 +11,11 @@
 void trim_object(json_t *object, void *userdata); /* VM, VMI, replica set */
 void trim_pod(json_t *pod, void *userdata);
 void trim_claim(json_t *claim, void *userdata);
+void trim_data_volume(json_t *data_volume, void *userdata);
+/* The claim behind a volume of a VM's template; "" if there is none. */
+const char *claim_of_volume(const json_t *vm, const char *volume);
+size_t index_vm(json_t *vm,
+                const char *keys[KUBE_INDEX_KEYS]); /* names of what is to be looked for when it starts: its instance
+                                                       type, preference, DataVolumes, claims with labels */
 size_t index_vmi(json_t *vmi, const char *keys[KUBE_INDEX_KEYS]); /* UID of its owner, names of its claims */
 size_t index_pod(json_t *pod, const char *keys[KUBE_INDEX_KEYS]); /* UID of its owner */

@@ -20,17 +20,36 @@ enum kind {
     KIND_VM,
     KIND_VMI,
     KIND_REPLICA_SET,
+    KIND_MIGRATION,
     QUEUES, /* the kinds above are reconciled */
     KIND_POD = QUEUES,
     KIND_CLAIM,
     KIND_PRESET,
-    KINDS,
+    KIND_DATA_VOLUME,
+    KIND_TYPE, /* instance types and preferences, in the order of enum type_kind */
+    KINDS = KIND_TYPE + TYPE_KINDS,
 };
 
 static const struct kube_resource *const resources[KINDS] = {
-    &resource_vms, &resource_vmis, &resource_replica_sets, &resource_pods, &resource_claims, &resource_presets,
+    [KIND_VM] = &resource_vms,
+    [KIND_VMI] = &resource_vmis,
+    [KIND_REPLICA_SET] = &resource_replica_sets,
+    [KIND_MIGRATION] = &resource_migrations,
+    [KIND_POD] = &resource_pods,
+    [KIND_CLAIM] = &resource_claims,
+    [KIND_PRESET] = &resource_presets,
+    [KIND_DATA_VOLUME] = &resource_data_volumes,
+    [KIND_TYPE + TYPE_INSTANCETYPE] = &resource_types[TYPE_INSTANCETYPE],
+    [KIND_TYPE + TYPE_CLUSTER_INSTANCETYPE] = &resource_types[TYPE_CLUSTER_INSTANCETYPE],
+    [KIND_TYPE + TYPE_PREFERENCE] = &resource_types[TYPE_PREFERENCE],
+    [KIND_TYPE + TYPE_CLUSTER_PREFERENCE] = &resource_types[TYPE_CLUSTER_PREFERENCE],
 };
-static int (*const planners[QUEUES])(const struct view *view, struct plan *ret) = {plan_vm, plan_vmi, plan_replica_set};
+static int (*const planners[QUEUES])(const struct view *view, struct plan *ret) = {
+    [KIND_VM] = plan_vm,
+    [KIND_VMI] = plan_vmi,
+    [KIND_REPLICA_SET] = plan_replica_set,
+    [KIND_MIGRATION] = plan_migration,
+};
 
 struct cache { /* userdata of an informer */
     struct controller *c;
@@ -46,6 +65,7 @@ struct job { /* one key of one queue, while it is worked on */
     struct plan plan;
     struct kube_call *call;
     char *namespace_, *name, *uid; /* of the object */
+    json_t *fetched;               /* ControllerRevisions, for struct view */
     char *failure;                 /* what was refused: goes into the status, and ends the job */
     unsigned steps;
 };
@@ -92,6 +112,24 @@ static const char *claim_mode(const char *claim, void *userdata)
     return !o ? "" : strstr(o->text, "\"volumeMode\":\"Block\"") ? "Block" : "Filesystem";
 }
 
+static enum kind kind_of(const struct kube_resource *resource)
+{
+    enum kind k = 0;
+
+    while (k < KINDS && resources[k] != resource)
+        k++;
+    return k;
+}
+
+static json_t *find(const struct kube_resource *resource, const char *name, void *userdata)
+{
+    struct job *job = userdata;
+    const struct kube_object *o = kube_informer_get(job->c->caches[kind_of(resource)].informer,
+                                                    resource->cluster_scoped ? NULL : job->namespace_, name);
+
+    return o ? kube_object_json(o) : NULL;
+}
+
 static json_t *object_of(struct job *job, enum kind kind, const char **ret_text)
 {
     const struct kube_object *o = kube_informer_get(job->c->caches[kind].informer, job->namespace_, job->name);
@@ -108,6 +146,7 @@ static void view_done(struct view *v)
     json_decref(v->vm);
     json_decref(v->vmi);
     json_decref(v->replica_set);
+    json_decref(v->migration);
     json_decref(v->pods);
     json_decref(v->vmis);
     json_decref(v->presets);
@@ -125,17 +164,20 @@ static bool view_make(struct job *job, struct view *v)
                        .vmis = json_array(),
                        .presets = json_array(),
                        .claim_mode = claim_mode,
+                       .find = find,
+                       .has_data_volumes = !kube_informer_is_missing(c->caches[KIND_DATA_VOLUME].informer),
+                       .fetched = job->fetched,
                        .userdata = job,
                        .failure = job->failure};
     if (getrandom(&v->random, sizeof(v->random), 0) < 0)
         v->random = (uint32_t)now_usec();
-    if (job->kind != KIND_REPLICA_SET)
-        v->vmi = object_of(job, KIND_VMI, &v->vmi_text);
+    self = object_of(job, job->kind, &v->vmi_text);
+    *(job->kind == KIND_VM            ? &v->vm
+      : job->kind == KIND_VMI         ? &v->vmi
+      : job->kind == KIND_REPLICA_SET ? &v->replica_set
+                                      : &v->migration) = self;
     if (job->kind == KIND_VM)
-        v->vm = object_of(job, KIND_VM, NULL);
-    if (job->kind == KIND_REPLICA_SET)
-        v->replica_set = object_of(job, KIND_REPLICA_SET, NULL);
-    self = job->kind == KIND_VM ? v->vm : job->kind == KIND_VMI ? v->vmi : v->replica_set;
+        v->vmi = object_of(job, KIND_VMI, &v->vmi_text);
     if (!self)
         return false;
     free(job->uid);
@@ -188,6 +230,7 @@ static void job_end(struct job *job, uint64_t delay_usec)
     free(job->name);
     free(job->uid);
     free(job->failure);
+    json_decref(job->fetched);
     free(job);
 }
 
@@ -234,13 +277,18 @@ static void on_refused(struct job *job, const struct kube_reply *reply)
     step(job); /* into the status, and to the end */
 }
 
-static enum kind kind_of(const struct kube_resource *resource)
+/* A ControllerRevision that a plan asked for: what became of it is for the next plan. False: it could not be had. */
+static bool take_revision(struct job *job, const struct kube_reply *reply)
 {
-    enum kind k = 0;
+    bool missing = job->plan.verb == KUBE_GET && reply->status == 404;
+    json_t *value = !reply->error                           ? json_incref(reply->body)
+                    : streq(reply->reason, "AlreadyExists") ? json_true()
+                    : missing                               ? json_false()
+                                                            : NULL;
 
-    while (k < KINDS && resources[k] != resource)
-        k++;
-    return k;
+    if (!job->fetched)
+        job->fetched = json_object();
+    return value && json_object_set_new(job->fetched, job->plan.own_name, value) == 0;
 }
 
 static void on_reply(const struct kube_reply *reply, void *userdata)
@@ -250,6 +298,11 @@ static void on_reply(const struct kube_reply *reply, void *userdata)
     enum kind kind = kind_of(job->plan.resource);
 
     job->call = NULL;
+    if (job->plan.resource == &resource_revisions && take_revision(job, reply)) {
+        c->writes += job->plan.verb == KUBE_CREATE && !reply->error;
+        step(job);
+        return;
+    }
     if (reply->error) {
         on_refused(job, reply);
         return;
@@ -276,7 +329,7 @@ static int send_plan(struct job *job)
                              .subresource = p->subresource,
                              .body = p->body,
                              .uid = p->verb == KUBE_DELETE ? p->uid : NULL,
-                             .manager = p->verb == KUBE_DELETE ? NULL : MANAGER,
+                             .manager = p->verb == KUBE_DELETE || p->verb == KUBE_GET ? NULL : MANAGER,
                              .force = p->verb == KUBE_APPLY};
     _cleanup_error_ struct error *error = NULL;
     int r = kube_call_start(job->c->client, &q, on_reply, job, &job->call, &error);
@@ -436,9 +489,27 @@ static void on_claim_changed(const struct kube_object *before, const struct kube
 {
     struct cache *cache = userdata;
 
-    if (!before && now)
-        kube_informer_by_index(cache->c->caches[KIND_VMI].informer, now->name, wake_in_namespace,
-                               &(struct wake_in){&cache->c->caches[KIND_VMI], now->namespace_});
+    for (enum kind k = KIND_VM; k <= KIND_VMI && !before && now; k++)
+        kube_informer_by_index(cache->c->caches[k].informer, now->name, wake_in_namespace,
+                               &(struct wake_in){&cache->c->caches[k], now->namespace_});
+}
+
+static void on_data_volume_changed(const struct kube_object *before, const struct kube_object *now, void *userdata)
+{
+    struct cache *cache = userdata;
+    const struct kube_object *o = now ? now : before;
+
+    for (enum kind k = KIND_VM; k <= KIND_VMI; k++)
+        kube_informer_by_index(cache->c->caches[k].informer, o->name, wake_in_namespace,
+                               &(struct wake_in){&cache->c->caches[k], o->namespace_});
+}
+
+static void on_type_changed(const struct kube_object *before, const struct kube_object *now, void *userdata)
+{
+    struct cache *cache = userdata, *vms = &cache->c->caches[KIND_VM];
+
+    if (now)
+        kube_informer_by_index(vms->informer, now->name, wake_object, vms);
 }
 
 static void on_preset_changed(const struct kube_object *before, const struct kube_object *now, void *userdata)
@@ -573,12 +644,18 @@ int controller_new(sd_event *event, struct kube_client *client, const struct con
         size_t (*index)(json_t *object, const char *keys[KUBE_INDEX_KEYS]);
         void (*changed)(const struct kube_object *before, const struct kube_object *now, void *userdata);
     } how[KINDS] = {
-        [KIND_VM] = {NULL, trim_object, NULL, on_vm_changed},
+        [KIND_VM] = {NULL, trim_object, index_vm, on_vm_changed},
         [KIND_VMI] = {NULL, trim_object, index_vmi, on_vmi_changed},
         [KIND_REPLICA_SET] = {NULL, trim_object, NULL, on_vm_changed},
+        [KIND_MIGRATION] = {NULL, trim_object, NULL, on_vm_changed},
         [KIND_POD] = {"kubevirt.io=virt-launcher", trim_pod, index_pod, on_pod_changed},
         [KIND_CLAIM] = {NULL, trim_claim, NULL, on_claim_changed},
         [KIND_PRESET] = {NULL, trim_object, NULL, on_preset_changed},
+        [KIND_DATA_VOLUME] = {NULL, trim_data_volume, NULL, on_data_volume_changed},
+        [KIND_TYPE + TYPE_INSTANCETYPE] = {NULL, trim_object, NULL, on_type_changed},
+        [KIND_TYPE + TYPE_CLUSTER_INSTANCETYPE] = {NULL, trim_object, NULL, on_type_changed},
+        [KIND_TYPE + TYPE_PREFERENCE] = {NULL, trim_object, NULL, on_type_changed},
+        [KIND_TYPE + TYPE_CLUSTER_PREFERENCE] = {NULL, trim_object, NULL, on_type_changed},
     };
     _cleanup_(controller_freep) struct controller *c = calloc(1, sizeof(*c));
     int r;
@@ -597,7 +674,8 @@ int controller_new(sd_event *event, struct kube_client *client, const struct con
             return error_oom(ret_error);
     for (size_t i = 0; i < KINDS; i++) {
         struct kube_informer_options o = {.resource = resources[i],
-                                          .namespace_ = options->namespace_,
+                                          .namespace_ = resources[i]->cluster_scoped ? NULL : options->namespace_,
+                                          .optional = i == KIND_DATA_VOLUME,
                                           .label_selector = how[i].label_selector,
                                           .trim = how[i].trim,
                                           .index = how[i].index,

@@ -301,6 +301,7 @@ int main(int argc, char **argv)
     _cleanup_error_ struct error *error = NULL;
     int r;
 
+    program_tune_heap();
     log_init("virt-controller", LOG_LEVEL_INFO);
     signal(SIGPIPE, SIG_IGN);
     r = parse(&p, argc, argv);

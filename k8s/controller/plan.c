@@ -16,6 +16,7 @@ const struct kube_resource resource_presets = {"kubevirt.io", "v1", "virtualmach
 const struct kube_resource resource_pods = {"", "v1", "pods", "Pod", false};
 const struct kube_resource resource_claims = {"", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", false};
 const struct kube_resource resource_revisions = {"apps", "v1", "controllerrevisions", "ControllerRevision", false};
+const struct kube_resource resource_data_volumes = {"cdi.kubevirt.io", "v1beta1", "datavolumes", "DataVolume", false};
 
 void plan_done(struct plan *p)
 {

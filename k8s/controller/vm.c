@@ -176,9 +176,24 @@ static json_t *make_revision(const json_t *vm, char **ret_name)
     return revision;
 }
 
-json_t *vm_make_vmi(const json_t *vm, const json_t *presets, bool paused, struct plan_event *said)
+/* What an instance was made from, as the VM's specification has it. */
+static void template_hash(const json_t *vm, char hash[static 17])
 {
-    const json_t *template = GET(vm, "spec", "template");
+    const json_t *type = GET(vm, "spec", "instancetype"), *preference = GET(vm, "spec", "preference");
+    json_t *all;
+
+    if (!type && !preference) {
+        json_hash(GET(vm, "spec", "template", "spec"), hash);
+        return;
+    }
+    all = json_pack("[O?, O?, O?]", GET(vm, "spec", "template", "spec"), type, preference);
+    json_hash(all, hash);
+    json_decref(all);
+}
+
+json_t *vm_make_vmi(const json_t *vm, const json_t *template, const json_t *presets, bool paused,
+                    struct plan_event *said)
+{
     json_t *metadata = json_object(), *spec = json_deep_copy(GET(template, "spec")), *annotations, *part;
     char uuid[UUID_TEXT_LENGTH + 1], hash[17];
 
@@ -189,7 +204,7 @@ json_t *vm_make_vmi(const json_t *vm, const json_t *presets, bool paused, struct
         json_object_set_new(metadata, "labels", json_deep_copy(part));
     part = GET(template, "metadata", "annotations");
     annotations = json_is_object(part) ? json_deep_copy(part) : json_object();
-    json_hash(GET(template, "spec"), hash);
+    template_hash(vm, hash);
     json_object_set_new(annotations, ANNOTATION_GENERATION,
                         json_sprintf("%lld", (long long)GET_NUMBER(vm, "metadata", "generation")));
     json_object_set_new(annotations, ANNOTATION_TEMPLATE, json_string(hash));
@@ -210,11 +225,12 @@ json_t *vm_make_vmi(const json_t *vm, const json_t *presets, bool paused, struct
                      metadata, "spec", spec);
 }
 
-static int plan_start(const struct view *v, const char *strategy, const json_t *status, struct plan *p)
+static int plan_start(const struct view *v, const char *strategy, const json_t *status, const json_t *template,
+                      struct plan *p)
 {
     const json_t *request = first_request(status);
     bool paused = is_request(request, "Start") && streq(GET_TEXT(request, "data", "paused"), "true");
-    json_t *vmi = vm_make_vmi(v->vm, v->presets, paused, &p->said);
+    json_t *vmi = vm_make_vmi(v->vm, template, v->presets, paused, &p->said);
 
     if (!vmi)
         return -ENOMEM;
@@ -290,8 +306,12 @@ const char *vm_printable_status(const json_t *vm, const json_t *vmi, const char 
     if (vmi && is_starting(phase)) {
         if (streq(reason, "FailedPvcNotFound"))
             return "ErrorPvcNotFound";
+        if (streq(reason, "DataVolumeError"))
+            return reason;
         if (condition_is(conditions, "PodScheduled", "False") && streq(GET_TEXT(scheduled, "reason"), "Unschedulable"))
             return "ErrorUnschedulable";
+        if (streq(reason, "Provisioning") || streq(reason, "WaitingForVolumeBinding"))
+            return reason;
         if (streq(reason, "ErrImagePull") || streq(reason, "ImagePullBackOff"))
             return reason;
         return "Starting";
@@ -336,7 +356,7 @@ static void note_restart_required(const struct view *v, json_t *status)
     json_t *conditions = json_object_get(status, "conditions");
     char hash[17];
 
-    json_hash(GET(v->vm, "spec", "template", "spec"), hash);
+    template_hash(v->vm, hash);
     if (v->vmi && !vmi_is_final(v->vmi) && *made_from && !streq(made_from, hash))
         condition_set(conditions, "RestartRequired", "True", "RestartRequired",
                       "the template has changed since the instance was started: the change takes effect when it is "
@@ -364,7 +384,9 @@ static int plan_vm_status(const struct view *v, const char *strategy, bool start
     json_object_set_new(status, "created", json_boolean(v->vmi));
     json_object_set_new(status, "ready",
                         json_boolean(condition_is(json_object_get(status, "conditions"), "Ready", "True")));
-    json_object_set_new(status, "printableStatus", json_string(vm_printable_status(v->vm, v->vmi, strategy, status)));
+    json_object_set_new(
+        status, "printableStatus",
+        json_string(v->printable ? v->printable : vm_printable_status(v->vm, v->vmi, strategy, status)));
     json_object_set_new(status, "desiredGeneration", json_integer(generation));
     if (*started)
         json_object_set_new(status, "observedGeneration", json_integer(strtoll(started, NULL, 10)));
@@ -446,6 +468,56 @@ static int plan_foreign(const struct view *v, const char *strategy, struct plan 
     return plan_vm_status(&without, strategy, false, status_before_action(&without, strategy, p), p);
 }
 
+/* What must be there before the instance is made. `status` is taken over. */
+static int plan_first(const struct view *v, const char *strategy, json_t *status, struct plan *p)
+{
+    struct view with = *v;
+    _cleanup_free_ char *failure = NULL;
+    json_t *template, *volume;
+    char text[1200];
+    size_t i;
+    int r;
+
+    json_array_foreach (GET(v->vm, "spec", "dataVolumeTemplates"), i, volume) {
+        with.printable = data_volume_waits(v, GET_TEXT(volume, "metadata", "name"), text, sizeof(text));
+        if (!with.printable)
+            continue;
+        if (streq(with.printable, "Provisioning"))
+            with.failure = NULL; /* it takes its time */
+        else
+            with.failure = text;
+        return plan_vm_status(&with, strategy, true, status, p);
+    }
+    r = vm_expand(v, status, p, &template, &failure);
+    if (r == 2)
+        return plan_vm_status(v, strategy, true, status, p);
+    if (r == -EINVAL) {
+        with.failure = failure;
+        return plan_vm_status(&with, strategy, true, status, p);
+    }
+    if (r == 0)
+        r = plan_start(v, strategy, status, template, p);
+    json_decref(template);
+    json_decref(status);
+    return r < 0 ? r : 0;
+}
+
+/* 1: a DataVolume, or why there is none, is what is to be written. */
+static int plan_disks(const struct view *v, const char *strategy, struct plan *p)
+{
+    struct view with = *v;
+    char text[1200];
+    int r = v->failure ? 0 : plan_data_volumes(v, p, text, sizeof(text));
+
+    if (r != -EINVAL || v->vmi)
+        return r == -EINVAL ? 0 : r;
+    with.failure = text;
+    with.printable = "DataVolumeError";
+    p->again_seconds = DATA_VOLUMES_AGAIN_SECONDS;
+    r = plan_vm_status(&with, strategy, true, status_before_action(v, strategy, p), p);
+    return r < 0 ? r : 1;
+}
+
 int plan_vm(const struct view *v, struct plan *p)
 {
     const char *strategy = strategy_of(v->vm);
@@ -468,6 +540,11 @@ int plan_vm(const struct view *v, struct plan *p)
     if (v->vmi && !ours)
         return plan_foreign(v, strategy, p);
 
+    if (GET(v->vm, "spec", "dataVolumeTemplates")) {
+        r = plan_disks(v, strategy, p);
+        if (r != 0)
+            return r < 0 ? r : 0;
+    }
     status = status_before_action(v, strategy, p);
     action = decide(v, strategy, status);
     before = GET(v->vm, "status", "startFailure");
@@ -477,13 +554,6 @@ int plan_vm(const struct view *v, struct plan *p)
                      json_object_get(status, "startFailure") ? json_object_get(status, "startFailure") : json_null()) ||
          (streq(strategy, STRATEGY_RERUN) && first_request(status) && !first_request(GET(v->vm, "status")))))
         return plan_vm_status(v, strategy, false, status, p);
-    if (action == ACTION_START && (GET(v->vm, "spec", "instancetype") || GET(v->vm, "spec", "preference"))) {
-        /* starting it without them would make another machine than the one that was asked for */
-        without.failure =
-            "spec.instancetype and spec.preference are not resolved in the cluster yet: give the VM's CPUs, "
-            "memory and devices in its template";
-        return plan_vm_status(&without, strategy, true, status, p);
-    }
     wait = action == ACTION_START ? seconds_to_wait(v, status) : 0;
     if (wait > 0)
         p->again_seconds = wait;
@@ -495,9 +565,9 @@ int plan_vm(const struct view *v, struct plan *p)
         r = plan_vm_status(v, strategy, action == ACTION_START, status, p);
         return r;
     }
-    r = action == ACTION_START    ? plan_start(v, strategy, status, p)
-        : action == ACTION_ALWAYS ? plan_run_always(v, p)
-                                  : (plan_stop(v, p), 0);
+    if (action == ACTION_START)
+        return plan_first(v, strategy, status, p);
+    r = action == ACTION_ALWAYS ? plan_run_always(v, p) : (plan_stop(v, p), 0);
     json_decref(status);
     return r;
 }

@@ -16,7 +16,8 @@ static const char *const bad_reasons[] = {"ErrImagePull",        "ImagePullBackO
                                           "ErrImageNeverPull",   "CreateContainerConfigError", "CreateContainerError",
                                           "RegistryUnavailable", "ImageInspectError",          "RunContainerError"};
 /* Reasons of Synchronized=False that are ours to take back. */
-static const char *const own_reasons[] = {"FailedCreate", "FailedPvcNotFound"};
+static const char *const own_reasons[] = {"FailedCreate", "FailedPvcNotFound", "DataVolumeError", "Provisioning",
+                                          "WaitingForVolumeBinding"};
 
 static bool is_among(const char *text, const char *const *list, size_t n)
 {
@@ -307,6 +308,24 @@ static const char *missing_claim(const struct view *v)
     return NULL;
 }
 
+/* The first disk that CDI has not filled yet: why, as a reason; NULL if there is none. */
+static const char *unfilled_disk(const struct view *v, char *text, size_t size)
+{
+    json_t *volume;
+    size_t i;
+
+    json_array_foreach (GET(v->vmi, "spec", "volumes"), i, volume) {
+        const char *name = GET_TEXT(volume, "dataVolume", "name"), *why;
+
+        if (!*name)
+            name = GET_TEXT(volume, "persistentVolumeClaim", "claimName");
+        why = *name ? data_volume_waits(v, name, text, size) : NULL;
+        if (why)
+            return why;
+    }
+    return NULL;
+}
+
 static bool claim_is_block(const char *claim, void *userdata)
 {
     const struct view *v = userdata;
@@ -361,19 +380,22 @@ static int plan_pod(const struct view *v, struct plan *p)
 
 static int plan_create(const struct view *v, struct plan *p)
 {
-    const char *claim = missing_claim(v), *phase = GET_TEXT(v->vmi, "status", "phase");
+    char text[1200];
+    const char *unfilled = unfilled_disk(v, text, sizeof(text)), *claim = unfilled ? NULL : missing_claim(v);
+    const char *phase = GET_TEXT(v->vmi, "status", "phase"), *reason = unfilled;
     json_t *status;
-    char text[512];
 
-    if (!claim && !v->failure)
+    if (!claim && !unfilled && !v->failure)
         return plan_pod(v, p);
     status = new_status(v);
     if (claim) {
+        reason = "FailedPvcNotFound";
         snprintf(text, sizeof(text), "the volume claim %s is not there", claim);
-        condition_set(json_object_get(status, "conditions"), "Synchronized", "False", "FailedPvcNotFound", text,
-                      v->now);
+    }
+    if (reason) {
+        condition_set(json_object_get(status, "conditions"), "Synchronized", "False", reason, text, v->now);
         if (!streq(GET_TEXT(condition_find(GET(v->vmi, "status", "conditions"), "Synchronized"), "message"), text))
-            plan_event_set(&p->said, true, "FailedPvcNotFound", "Waiting: %s", text);
+            plan_event_set(&p->said, !streq(reason, "Provisioning"), reason, "Waiting: %s", text);
     }
     return plan_vmi_status(v, NULL, *phase ? phase : "Pending", status, p);
 }

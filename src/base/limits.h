@@ -172,7 +172,9 @@
 #define LIMIT_KUBE_PAGE           100U                /* objects in a page of a list: bounds what is parsed at once */
 #define LIMIT_KUBE_RETRIES        10U                 /* of a call that the server asks to send again */
 #define LIMIT_KUBE_RETRY_USEC     (60 * USEC_PER_SEC) /* the longest that the server may ask to wait */
-#define LIMIT_KUBE_EVENT_SERIES   4096U               /* Events that are remembered, so that a repetition is counted */
+#define LIMIT_KUBE_EVENT_SERIES   1024U               /* Events that are remembered, so that a repetition is counted */
+#define LIMIT_KUBE_EVENT_BACKLOG  4096U               /* the same, with those that could not be written yet */
+#define LIMIT_KUBE_EVENT_CALLS    16U                 /* Events that are written at a time */
 #define LIMIT_KUBE_EVENT_MESSAGES 10U                 /* different ones about one matter that are told apart */
 #define LIMIT_KUBE_EVENT_ATTEMPTS 6U
 #define KUBE_EVENT_SIMILAR_USEC   (600 * USEC_PER_SEC)
@@ -211,11 +213,12 @@
 #define TIMEOUT_SERVE_USEC        (10 * USEC_PER_SEC)
 
 /* virt-controller. */
-#define LIMIT_CONTROLLER_WORKERS 64U /* objects of one kind that are worked on at a time: one call each */
-#define LIMIT_CONTROLLER_STEPS   20U /* calls for one object until others have their turn */
-#define CONTROLLER_TIDY_USEC     (5 * USEC_PER_SEC)
-#define VM_BACKOFF_FIRST_SECONDS 10 /* compat §6.2: 10 * n², and up to half of it more, at most 300 */
-#define VM_BACKOFF_LAST_SECONDS  300
+#define LIMIT_CONTROLLER_WORKERS   16U /* objects of one kind that are worked on at a time: one call each */
+#define LIMIT_CONTROLLER_STEPS     20U /* calls for one object until others have their turn */
+#define CONTROLLER_TIDY_USEC       (5 * USEC_PER_SEC)
+#define VM_BACKOFF_FIRST_SECONDS   10 /* compat §6.2: 10 * n², and up to half of it more, at most 300 */
+#define VM_BACKOFF_LAST_SECONDS    300
+#define DATA_VOLUMES_AGAIN_SECONDS 60 /* whether CDI has been installed meanwhile */
 /* A launcher pod that has ended: the node agent knows how its guest ended, and has this long to say so. */
 #define HANDOVER_GRACE_SECONDS 30
 #define LIMIT_REPLICA_BURST    500U /* instances of one replica set that are made or deleted before it looks again */

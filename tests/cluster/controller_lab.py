@@ -17,6 +17,13 @@ BUILD = Path(os.environ.get("VMLET_BUILD", TOP / "build"))
 CONTROLLER = BUILD / "k8s/controller/virt-controller"
 KUBEVIRT = "/apis/kubevirt.io/v1"
 MERGE = "application/merge-patch+json"
+# As much of CDI as its user sees: the kind, with whatever is in it.
+DATA_VOLUMES = {
+    "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "datavolumes.cdi.kubevirt.io"},
+    "spec": {"group": "cdi.kubevirt.io", "scope": "Namespaced",
+             "names": {"plural": "datavolumes", "singular": "datavolume", "kind": "DataVolume"},
+             "versions": [{"name": "v1beta1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {
+                 "type": "object", "x-kubernetes-preserve-unknown-fields": True}}}]}}
 
 
 def now():

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 import binaries
-from controller_lab import TOP, kubeconfig, wait_for
+from controller_lab import DATA_VOLUMES, KUBEVIRT, TOP, kubeconfig, wait_for
 from test_controller import VM, Lab, replica_set
+from test_types import CLAIM, SMALL, disk_vm, make, typed_vm
 
 MANIFESTS = TOP / "k8s/manifests"
 # asked for by the admission plug-in OwnerReferencesPermissionEnforcement, which is not on here
@@ -63,6 +64,9 @@ def test_the_role_is_enough_and_no_more(installed, tmp_path):
     name = "least-privilege"
     installed.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     lab = Lab(installed, tmp_path, name)
+    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    assert installed.call("POST", crds, DATA_VOLUMES)[0] == 201
+    installed.wait("CDI", "GET", "/apis/cdi.kubevirt.io/v1beta1/datavolumes", lambda status, _: status == 200)
     config = kubeconfig(tmp_path / "account", installed.url, installed.ca, token["status"]["token"])
     try:
         lab.number += 1
@@ -101,6 +105,20 @@ def test_the_role_is_enough_and_no_more(installed, tmp_path):
         wait_for("an Event that counts", lambda: [e for e in lab.list("events") if e.get("count", 1) > 1], 60)
         lab.delete("virtualmachines", "vm")
         lab.gone("virtualmachines", "vm")
+        make(lab, "virtualmachineinstancetypes", "small", SMALL)
+        lab.make("virtualmachines", typed_vm("small", "VirtualMachineInstancetype"), name="typed")
+        lab.vm_is("typed", "Running")
+        lab.patch("virtualmachines", "typed", {"spec": {"runStrategy": "Halted"}})
+        lab.vm_is("typed", "Stopped")
+        lab.patch("virtualmachines", "typed", {"spec": {"runStrategy": "Always"}})
+        lab.vm_is("typed", "Running")
+        lab.make("virtualmachines", disk_vm(), name="disk")
+        lab.vm_is("disk", "Provisioning")
+        lab.make("persistentvolumeclaims", CLAIM)
+        migration = f"{KUBEVIRT}/namespaces/{name}/virtualmachineinstancemigrations"
+        assert installed.call("POST", migration, {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstanceMigration",
+                                                  "metadata": {"name": "m"}, "spec": {"vmiName": "typed"}})[0] == 201
+        wait_for("an answer to it", lambda: installed.call("GET", migration + "/m")[1].get("status"))
         used, refused = set(), []
         for e in requests_of(installed):
             ref = e["objectRef"]
@@ -113,6 +131,8 @@ def test_the_role_is_enough_and_no_more(installed, tmp_path):
         assert used <= permissions()
     finally:
         lab.close()
+        installed.call("DELETE", f"{crds}/{DATA_VOLUMES['metadata']['name']}")
+        wait_for("its end", lambda: installed.call("GET", f"{crds}/{DATA_VOLUMES['metadata']['name']}")[0] == 404)
 
 
 def test_users_get_the_api_with_their_roles(installed, tmp_path):
@@ -120,5 +140,10 @@ def test_users_get_the_api_with_their_roles(installed, tmp_path):
         binding = {"metadata": {"name": f"{role}-{verb}"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io",
                    "kind": "ClusterRole", "name": f"kubevirt.io:{role}"}, "subjects": [{"kind": "User", "name": f"u-{role}"}]}
         installed.call("POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding)
-        done = kubectl(installed, tmp_path, "auth", "can-i", verb, "virtualmachines.kubevirt.io", "--as", f"u-{role}")
+        for what in ("virtualmachines.kubevirt.io", "virtualmachineinstancetypes.instancetype.kubevirt.io"):
+            done = kubectl(installed, tmp_path, "auth", "can-i", verb, what, "--as", f"u-{role}")
+            assert done.stdout.strip() == ("yes" if allowed else "no"), done.stderr
+    for verb, allowed in (("list", True), ("delete", False)):  # those of the cluster, for whom no role was given
+        done = kubectl(installed, tmp_path, "auth", "can-i", verb, "virtualmachineclusterinstancetypes.instancetype.kubevirt.io",
+                       "--as", "nobody", "--as-group", "system:authenticated")
         assert done.stdout.strip() == ("yes" if allowed else "no"), done.stderr

@@ -405,6 +405,131 @@ static void test_trim(void **state)
     json_decref(wanted);
 }
 
+/* ---- what is looked up in the cluster --------------------------------------------------------------------------- */
+
+/* The cluster's objects, by "plural/name". */
+static json_t *find_in(const struct kube_resource *resource, const char *name, void *userdata)
+{
+    char key[200];
+
+    snprintf(key, sizeof(key), "%s/%s", resource->plural, name);
+    return json_incref(json_object_get(userdata, key));
+}
+
+static const char *no_claim(const char *claim, void *userdata)
+{
+    return "";
+}
+
+/* First the revision, then the status that names it, then the merged template; from a revision alone the next time. */
+static void test_expand(void **state)
+{
+    struct settings settings = {0};
+    json_t *cluster =
+        parse("{\"virtualmachineclusterinstancetypes/small\": {\"kind\": "
+              "\"VirtualMachineClusterInstancetype\", \"metadata\": {\"name\": \"small\", \"uid\": "
+              "\"T1\", \"generation\": 4, \"resourceVersion\": \"77\"}, \"spec\": {\"cpu\": {\"guest\": 3},"
+              " \"memory\": {\"guest\": \"64Mi\"}}}}");
+    json_t *status = json_object(), *template, *revision;
+    struct view v = {.now = NOW, .settings = &settings, .find = find_in, .userdata = cluster, .fetched = json_object()};
+    struct plan p = {0};
+    char *failure;
+
+    v.vm = make_vm("Always", "{}");
+    json_object_set_new(GET(v.vm, "spec"), "instancetype", parse("{\"name\": \"small\"}"));
+    assert_int_equal(vm_expand(&v, status, &p, &template, &failure), 1);
+    assert_true(p.any && p.verb == KUBE_CREATE && p.resource == &resource_revisions);
+    assert_string_equal(GET_TEXT(p.body, "metadata", "name"), "vm-small-v1beta1-T1-4");
+    assert_int_equal(GET_NUMBER(p.body, "data", "spec", "cpu", "guest"), 3);
+    assert_null(GET(p.body, "data", "metadata", "resourceVersion"));
+    revision = json_incref(p.body);
+    assert_int_equal(json_object_size(status), 0); /* not said before it is true */
+    plan_done(&p);
+
+    json_object_set_new(v.fetched, "vm-small-v1beta1-T1-4", json_true()); /* another one made it */
+    assert_int_equal(vm_expand(&v, status, &p, &template, &failure), 2);
+    assert_string_equal(GET_TEXT(status, "instancetypeRef", "controllerRevisionRef", "name"), "vm-small-v1beta1-T1-4");
+    assert_int_equal(vm_expand(&v, status, &p, &template, &failure), 1);
+    assert_true(p.verb == KUBE_GET && streq(p.name, "vm-small-v1beta1-T1-4"));
+    plan_done(&p);
+
+    json_object_clear(cluster); /* the type is gone: what was kept counts */
+    json_object_set_new(v.fetched, "vm-small-v1beta1-T1-4", revision);
+    assert_int_equal(vm_expand(&v, status, &p, &template, &failure), 0);
+    assert_string_equal(GET_TEXT(template, "spec", "domain", "memory", "guest"), "64Mi");
+    json_decref(template);
+
+    json_object_set_new(v.fetched, "vm-small-v1beta1-T1-4", json_false());
+    assert_int_equal(vm_expand(&v, status, &p, &template, &failure), -EINVAL);
+    assert_non_null(strstr(failure, "is gone"));
+    free(failure);
+    json_object_del(GET(v.vm, "spec"), "instancetype");
+    assert_int_equal(vm_expand(&v, status, &p, &template, &failure), 2); /* it refers to none any more */
+    assert_null(GET(status, "instancetypeRef"));
+    assert_int_equal(vm_expand(&v, status, &p, &template, &failure), 0);
+    assert_ptr_equal(template, GET(v.vm, "spec", "template"));
+    json_decref(template);
+    json_decref(status);
+    json_decref(cluster);
+    json_decref(v.fetched);
+    json_decref(v.vm);
+}
+
+static void test_data_volumes(void **state)
+{
+    static const struct {
+        const char *status, *printable;
+    } cases[] = {{"{}", "Provisioning"},
+                 {"{\"phase\": \"ImportInProgress\"}", "Provisioning"},
+                 {"{\"phase\": \"Failed\"}", "DataVolumeError"},
+                 {"{\"phase\": \"WaitForFirstConsumer\"}", "WaitingForVolumeBinding"},
+                 {"{\"phase\": \"Succeeded\"}", NULL}};
+    json_t *cluster = json_object();
+    struct view v = {.now = NOW, .find = find_in, .claim_mode = no_claim, .userdata = cluster};
+    struct plan p = {0};
+    char text[1200];
+
+    v.vm = make_vm("Halted", "{}");
+    json_object_set_new(GET(v.vm, "spec"), "dataVolumeTemplates",
+                        parse("[{\"metadata\": {\"name\": \"d\"}, \"spec\": {\"x\": 1}}]"));
+    assert_int_equal(plan_data_volumes(&v, &p, text, sizeof(text)), -EINVAL);
+    assert_non_null(strstr(text, "cdi.kubevirt.io"));
+    v.has_data_volumes = true;
+    assert_int_equal(plan_data_volumes(&v, &p, text, sizeof(text)), 1);
+    assert_true(p.resource == &resource_data_volumes && GET_NUMBER(p.body, "spec", "x") == 1);
+    plan_done(&p);
+    json_object_set_new(MAKE(v.vm, "metadata", "annotations"), "kubevirt.io/immediate-data-volume-creation",
+                        json_string("false"));
+    assert_int_equal(plan_data_volumes(&v, &p, text, sizeof(text)), 0);
+    assert_null(data_volume_waits(&v, "d", text, sizeof(text)));
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        const char *printable;
+
+        json_object_set_new(cluster, "datavolumes/d", json_pack("{s:o}", "status", parse(cases[i].status)));
+        printable = data_volume_waits(&v, "d", text, sizeof(text));
+        assert_true(!printable == !cases[i].printable);
+        if (printable)
+            assert_string_equal(printable, cases[i].printable);
+    }
+    json_decref(cluster);
+    json_decref(v.vm);
+}
+
+static void test_migration(void **state)
+{
+    struct view v = {.now = NOW};
+    struct plan p = {0};
+
+    v.migration = parse("{\"metadata\": {\"name\": \"m\", \"uid\": \"M\", \"resourceVersion\": \"1\"}}");
+    assert_int_equal(plan_migration(&v, &p), 0);
+    assert_string_equal(GET_TEXT(p.body, "status", "phase"), "Failed");
+    json_object_set(v.migration, "status", GET(p.body, "status"));
+    plan_done(&p);
+    assert_int_equal(plan_migration(&v, &p), 0);
+    assert_false(p.any);
+    json_decref(v.migration);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -419,6 +544,9 @@ int main(void)
         cmocka_unit_test(test_presets),
         cmocka_unit_test(test_times),
         cmocka_unit_test(test_trim),
+        cmocka_unit_test(test_expand),
+        cmocka_unit_test(test_data_volumes),
+        cmocka_unit_test(test_migration),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

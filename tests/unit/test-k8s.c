@@ -15,6 +15,7 @@
 #include "k8s/client/map.h"
 #include "k8s/client/queue.h"
 #include "k8s/client/request.h"
+#include "k8s/client/slab.h"
 
 /* ---- kubeconfig ------------------------------------------------------------------------------------------------- */
 
@@ -252,6 +253,59 @@ static void test_map(void **state)
     free(things);
 }
 
+/* ---- slabs ------------------------------------------------------------------------------------------------------ */
+
+/* KiB that the process has mapped. */
+static long mapped(void)
+{
+    long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%ld", &pages), 1);
+    fclose(f);
+    return pages * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+/* Pieces of all sizes, taken and freed in an order that is not the same: none touches another, and what is free goes
+ * back to the system, the middle of what was used too. */
+static void test_slabs(void **state)
+{
+    enum { N = 4000 };
+    static struct {
+        unsigned char *memory;
+        size_t size;
+    } pieces[N];
+    uint32_t random = 12345;
+    long before = mapped(), full;
+
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < N; i++) {
+            random = random * 1664525 + 1013904223;
+            pieces[i].size = 1 + (random >> 8) % (i % 50 ? 3000 : 20000);
+            pieces[i].memory = slab_alloc(pieces[i].size);
+            assert_non_null(pieces[i].memory);
+            memset(pieces[i].memory, i & 0xff, pieces[i].size);
+        }
+        full = mapped();
+        for (int i = 0; i < N; i++) {
+            int k = i * 1237 % N; /* 1237 is prime to N: each once */
+
+            for (size_t b = 0; b < pieces[k].size; b++)
+                if (pieces[k].memory[b] != (k & 0xff))
+                    fail_msg("piece %d, byte %zu", k, b);
+            slab_free(pieces[k].memory, pieces[k].size);
+        }
+    }
+    slab_free(NULL, 5);
+#if !defined(__SANITIZE_ADDRESS__)
+    assert_true(full > before + 5000);
+    assert_true(mapped() < before + 1000);
+#else
+    assert_true(full > 0 && before > 0);
+#endif
+}
+
 /* ---- queue ------------------------------------------------------------------------------------------------------ */
 
 static struct {
@@ -397,6 +451,7 @@ int main(void)
         cmocka_unit_test(test_lines_cut_everywhere),
         cmocka_unit_test(test_lines_stop_and_limit),
         cmocka_unit_test(test_map),
+        cmocka_unit_test(test_slabs),
         cmocka_unit_test(test_queue_one_at_a_time),
         cmocka_unit_test(test_queue_times),
         cmocka_unit_test(test_queue_failures),
