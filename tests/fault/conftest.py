@@ -2,12 +2,13 @@
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 from fault_lab import Pod, Table, bios, build
 from vmlet_lab import TOP, initramfs, vmi  # noqa: F401
 
-LOGS = TOP / "build" / "test-logs"
+LOGS = Path(os.environ.get("VMLET_FAULT_TABLE", TOP / "build" / "test-logs"))  # of a run beside another one
 TABLE = Table(LOGS / "fault-table.jsonl")
 
 

@@ -4,6 +4,8 @@
 In QEMU's place a program that is not QEMU and knows nothing of `-sandbox`: what stops it is ours alone. And the real
 QEMU, attacked from inside by a library once its own sandbox is up: what stops it is both."""
 import os
+import socket
+import struct
 import subprocess
 from pathlib import Path
 
@@ -67,14 +69,66 @@ def test_deadly_call(lab, weapons, table, way, act):
     table.add(f"attack from QEMU's place ({way}): {act}", "killed by SIGSYS; in the log")
 
 
-@pytest.mark.parametrize("way", ["stand-in", "inside"])
-@pytest.mark.parametrize("act", REFUSED)
-def test_refused(lab, weapons, table, way, act):
-    pod, result = launch(lab, weapons, way, act)
-    wait_until(lambda: said(result).endswith("\n"), lambda: pod.log())
-    assert said(result) == f"{act} EACCES\n"
-    if act == "command-socket":
-        wait_until(lambda: "it is the VM's own QEMU" in pod.log(), pod.log)
+class Audit:
+    """The kernel's audit log, by netlink (linux/audit.h); switched on while it is open, if it is off."""
+
+    GET, SET, GROUP_READLOG, ENABLED = 1000, 1001, 1, 1
+    LANDLOCK_ACCESS = 1423
+
+    def __init__(self):
+        try:
+            self.control = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9)  # NETLINK_AUDIT
+            self.control.bind((0, 0))
+            self.log = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9)
+            self.log.bind((0, 1 << (self.GROUP_READLOG - 1)))
+            self.was = struct.unpack_from("=II", self.ask(self.GET), 16)[1]
+            if not self.was:
+                self.enable(1)
+        except OSError as e:
+            pytest.skip(f"the kernel's audit log is not ours to read: {e}")
+        self.log.settimeout(PATIENCE)
+
+    def ask(self, kind, data=b""):
+        header = struct.pack("=IHHII", 16 + len(data), kind, 1 if kind == self.GET else 5, 1, 0)  # NLM_F_REQUEST, _ACK
+        self.control.settimeout(PATIENCE)
+        self.control.send(header + data)
+        while True:
+            answer = self.control.recv(65536)
+            found = struct.unpack_from("=IHHII", answer)[1]
+            if found == 2 and (fault := struct.unpack_from("=i", answer, 16)[0]):  # NLMSG_ERROR
+                raise OSError(-fault, os.strerror(-fault))
+            if found == (kind if kind == self.GET else 2):
+                return answer
+
+    def enable(self, value):
+        self.ask(self.SET, struct.pack("=II", self.ENABLED, value) + bytes(40))
+
+    def refusal(self, path):
+        """The kernel's line about a file that Landlock kept closed."""
+        while True:
+            record = self.log.recv(65536)
+            text = record[16:].decode(errors="replace")
+            if struct.unpack_from("=IH", record)[1] == self.LANDLOCK_ACCESS and f'path="{path}"' in text:
+                return text
+
+    def close(self):
+        if not self.was:
+            self.enable(0)
+        self.control.close()
+        self.log.close()
+
+
+@pytest.fixture
+def audit():
+    if subprocess.run(["python3", "-c", "import ctypes; raise SystemExit(ctypes.CDLL(None).syscall(444, None, 0, 1) < 7)"],
+                      check=False).returncode != 0:
+        pytest.skip("this kernel's Landlock does not log (Linux 6.15 does)")
+    log = Audit()
+    yield log
+    log.close()
+
+
+def leave(pod, result, way):
     if way == "inside":
         pod.client().ok("KillVirtualMachine", vmi={})
         assert pod.wait() == 0, pod.log()
@@ -83,4 +137,26 @@ def test_refused(lab, weapons, table, way, act):
         pod.process.wait(PATIENCE)
     result.unlink()
     assert pod.leftovers() == [], pod.log()
+
+
+def test_refused_file_is_in_the_kernels_log(lab, weapons, table, audit):
+    """One test for both ways: the switch of the log is the machine's."""
+    for way in ("stand-in", "inside"):
+        pod, result = launch(lab, weapons, way, "shadow")
+        line = audit.refusal("/etc/shadow")
+        assert "blockers=fs.read_file" in line, line
+        wait_until(lambda: said(result) == "shadow EACCES\n", pod.log)
+        leave(pod, result, way)
+        table.add(f"attack from QEMU's place ({way}): shadow, audit on", "refused; in the kernel's log")
+
+
+@pytest.mark.parametrize("way", ["stand-in", "inside"])
+@pytest.mark.parametrize("act", REFUSED)
+def test_refused(lab, weapons, table, way, act):
+    pod, result = launch(lab, weapons, way, act)
+    wait_until(lambda: said(result).endswith("\n"), lambda: pod.log())
+    assert said(result) == f"{act} EACCES\n"
+    if act == "command-socket":
+        wait_until(lambda: "it is the VM's own QEMU" in pod.log(), pod.log)
+    leave(pod, result, way)
     table.add(f"attack from QEMU's place ({way}): {act}", "refused; in the log" if act == "command-socket" else "refused")

@@ -187,23 +187,102 @@ def test_termination_message(faulty, table, call, number):
     table.add(f"termination message: {call} fails, {errno.errorcode[number]}", "right exit code; said in the log")
 
 
+# What is made before QEMU starts: volumes and disks of the manifest, the rest of its spec and metadata, the file, and
+# the calls that make it.
+MADE = {
+    "cloud-init image": ({"name": "x", "cloudInitNoCloud": {"userData": "#cloud-config\n"}}, "*.iso*", ["open", "write", "rename"]),
+    "emptyDisk": ({"name": "x", "emptyDisk": {"capacity": "16Mi"}}, "*/ed/*", ["open", "write", "rename"]),
+    "hostDisk": ({"name": "x", "hostDisk": {"path": "/d/x.img", "type": "DiskOrCreate", "capacity": "16Mi"}}, "*/x.img*",
+                 ["open", "fsync", "rename"]),
+    "metrics disk": ({"name": "x", "downwardMetrics": {}}, "*/vhostmd0*", ["open", "write", "rename"]),
+    "ignition data": (None, "*/ignition.json*", ["open", "write", "rename"]),
+    "firmware's variables": (None, "*_VARS.fd*", ["open", "write", "rename"]),
+}
+
+
+def made(f, what):
+    volume = MADE[what][0]
+    spec = f.pod.manifest["spec"]
+    if volume:
+        spec["volumes"] = [volume]
+        spec["domain"]["devices"]["disks"] = [{"name": "x", "disk": {"bus": "virtio"}}]
+    if what == "hostDisk":
+        (f.pod.private / "vmi-disks" / "x").mkdir(parents=True)
+    elif what == "ignition data":
+        f.pod.manifest["metadata"]["annotations"] = {"kubevirt.io/ignitiondata": "{}"}
+    elif what == "firmware's variables":
+        spec["domain"]["firmware"] = {"bootloader": {"efi": {"secureBoot": False}}}
+
+
 @each_error
-@pytest.mark.parametrize("call", ["open", "write", "rename"])
-def test_cloud_init_iso(faulty, table, call, number):
-    """The start is refused, nothing of the image is left, and the next start works."""
-    f = faulty(volumes=[{"name": "ci", "cloudInitNoCloud": {"userData": "#cloud-config\n"}}])
-    f.pod.manifest["spec"]["domain"]["devices"]["disks"] = [{"name": "ci", "disk": {"bus": "virtio"}}]
+@pytest.mark.parametrize("what, call", [pytest.param(w, c, id=f"{w.replace(' ', '-')}-{c}") for w, row in MADE.items() for c in row[2]])
+def test_file_that_a_start_makes(faulty, table, what, call, number):
+    """The start is refused, nothing of the file is left, and the next start works."""
+    f = faulty()
+    made(f, what)
     f.pod.start()
     client = f.pod.client()
-    f.fail(call, number, "*.iso*")
+    f.fail(call, number, MADE[what][1])
     answer = client.call("SyncVirtualMachine", vmi=f.pod.manifest)
     assert os.strerror(number) in answer["error"]["message"], answer
     assert f.hits() > 0 and f.pod.qemu is None
-    assert not [p for p in f.pod.tmp.rglob("*") if ".iso" in p.name]
+    name = MADE[what][1].strip("*")
+    assert not [p for p in f.pod.tmp.rglob("*") if name in str(p.relative_to(f.pod.tmp)) and p.is_file()]
     f.heal()
     client.ok("SyncVirtualMachine", vmi=f.pod.manifest)
+    client.ok("KillVirtualMachine", vmi={})
+    assert f.pod.wait() == 0, f.pod.log()
+    (f.pod.dir / "tiny_VARS.fd").unlink(missing_ok=True)  # the guest's own, for its next start
+    assert f.pod.leftovers() == [], f.pod.log()
+    table.add(f"{what}: {call} fails, {errno.errorcode[number]}", "start refused with the reason; the next works")
+
+
+@each_error
+@pytest.mark.parametrize("call", ["open", "write", "rename"])
+def test_cache_of_what_qemu_can_do(faulty, table, call, number):
+    """It is there to be quick: the VM starts without it."""
+    f = faulty()
+    cache = f.pod.tmp / "mark-cache"
+    f.pod.environment["VMLET_CACHE_DIR"] = str(cache)
+    f.fail(call, number, f"{cache}/*")
+    client = f.pod.boot()
+    assert f.hits() > 0 and not [p for p in cache.rglob("*") if p.is_file()]
     end(f.pod, client)
-    table.add(f"cloud-init image: {call} fails, {errno.errorcode[number]}", "start refused with the reason; the next works")
+    table.add(f"cache of capabilities: {call} fails, {errno.errorcode[number]}", "guest runs")
+
+
+@each_error
+def test_mark_of_the_console_logs_end(faulty, table, number):
+    f = faulty()
+    client = f.pod.boot()
+    f.fail("open", number, "*-sigTerm")
+    client.ok("KillVirtualMachine", vmi={})
+    assert f.pod.wait() == 0, f.pod.log()
+    assert f.hits() == 1 and "guest-console-log ends by its own SIGTERM" in f.pod.log() and os.strerror(number) in f.pod.log()
+    f.heal()
+    assert f.pod.leftovers() == []
+    table.add(f"mark of the console log's end: open fails, {errno.errorcode[number]}", "right exit code; said in the log")
+
+
+@pytest.mark.parametrize("n", range(3))
+def test_memory_dump_on_a_full_disk(lab, table, n):
+    """QEMU writes it: it fails with the reason, and the guest runs on."""
+    pod = lab(folder=TOP / "build")
+    target = pod.tmp / "cd" / "small"
+    target.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", target], check=True)
+    try:
+        client = pod.boot()
+        watcher = pod.client()
+        watcher.ok("Subscribe")
+        client.ok("VirtualMachineMemoryDump", vmi={}, dumpPath=str(target / "memory.dump"))
+        failed = watcher.event(lambda e: e["reason"] == "MemoryDumpFailed")
+        assert os.strerror(errno.ENOSPC) in failed["memoryDump"]["FailureReason"], failed
+        pod.wait_state(client, "Running")  # QEMU stops the guest for the dump
+        end(pod, client)
+    finally:
+        subprocess.run(["umount", "--lazy", target], check=True)
+    table.add("memory dump: write fails, ENOSPC", "guest runs on; failure stated")
 
 
 @pytest.mark.parametrize("jump", [3600, -3600, 10 * 365 * 86400], ids=["hour-ahead", "hour-back", "years-ahead"])

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +96,22 @@ def test_container_disk_serves_until_its_socket_goes(start, short_path, inotify)
     os.unlink(f"{path}.sock")
     assert p.wait(20) == 0
     assert ("no inotify instance" in p.stderr.read().decode()) != inotify
+
+
+def test_tools_shut_themselves_in(start, short_path):
+    """What runs as long as its container: a filter, and no capability but the one by which root opens files of others."""
+    if "libasan" in run("ldd", TAIL).stdout:
+        pytest.skip("a sanitizer build has no filter")
+    (short_path / "log").write_text("line\n")
+    tail = start(TAIL, "--logfile", short_path / "log", stdout=subprocess.PIPE)
+    assert tail.stdout.readline() == b"line\n"
+    disk = start(DISK, "--copy-path", short_path / "disk_0")
+    listening(f"{short_path}/disk_0.sock")
+    for pid in (tail.pid, disk.pid):
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        assert int(status["Seccomp"]) == 2 and int(status["NoNewPrivs"]) == 1, status
+        for name in ("CapEff", "CapPrm", "CapInh", "CapAmb"):
+            assert int(status[name], 16) & ~(1 << 1) == 0, (name, status)  # CAP_DAC_OVERRIDE
 
 
 @pytest.mark.parametrize("change", ["rename", "replace", "directory"])

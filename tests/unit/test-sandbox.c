@@ -117,12 +117,13 @@ static int with_processes(void)
     return 0;
 }
 
-/* Twice is once: what a program that was executed anew does. */
+/* What a program does that is executed anew, again and again: more filters than the kernel takes. */
 static int one_after_the_other(void)
 {
     const struct confinement c = {.calls = (const char *const[]){"prctl", "seccomp", "capget", "capset", NULL}};
 
-    CHECK(confine(&c, NULL) == 0 && confine(&c, NULL) == 0);
+    for (int i = 0; i < 600; i++)
+        CHECK(confine(&c, NULL) == 0);
     return tried(syscall(SYS_getppid)) != ENOSYS;
 }
 
@@ -155,7 +156,8 @@ static int keeps_one(void)
 /* The launcher's: as root it keeps how root gets at other users' files, as another user nothing. */
 static int launcher_as_root(void)
 {
-    const unsigned long long files = 1ULL << CAP_DAC_OVERRIDE | 1ULL << CAP_CHOWN | 1ULL << CAP_FOWNER;
+    const unsigned long long files = 1ULL << CAP_DAC_OVERRIDE | 1ULL << CAP_CHOWN | 1ULL << CAP_FOWNER |
+                                     1ULL << CAP_IPC_LOCK | 1ULL << CAP_SYS_NICE; /* QEMU has the last two */
 
     CHECK(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) == 0);
     CHECK(sandbox_drop_capabilities(NULL) == 0);
