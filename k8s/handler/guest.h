@@ -14,8 +14,8 @@ struct guest_paths {
 };
 
 struct guest;
-/* error NULL: it is ready. */
-typedef void (*guest_ready)(struct guest *guest, const struct error *error, void *userdata);
+/* r 0: it is ready. -EAGAIN: a container is not up yet; else `error` says why not. */
+typedef void (*guest_ready)(struct guest *guest, int r, const struct error *error, void *userdata);
 
 struct guest {
     struct kube_map_node node; /* by UID */
@@ -32,9 +32,12 @@ struct guest {
     bool cleaned;
 
     bool prepared; /* by this agent: devices, disks, network */
-    sd_event_source *child, *child_timer;
+    sd_event_source *socket_watch, *disks_watch;
+    void (*appeared)(struct guest *guest);
+    sd_event_source *child, *child_timer; /* the step of the preparation that is under way */
     int child_out, child_err;
-    pid_t child_pid;
+    bool child_late;
+    json_t *manifest;
     guest_ready ready;
     void *ready_userdata;
 };
@@ -45,9 +48,13 @@ void guest_free(struct guest *guest);
 
 /* The launcher's socket on the node; NULL when out of memory. */
 char *guest_socket(const struct guest *guest);
-/* Container disks, the pod's network, and the owner of the device nodes: what is ready already stays as it is.
- * -EAGAIN: a container is not up yet. */
-int guest_prepare(struct guest *guest, sd_event *event, const json_t *vmi, guest_ready ready, void *userdata,
+/* Calls `appeared` when its launcher or a container disk may have come to listen, until the launcher is connected and
+ * all is prepared. To be called before they are looked for: nothing falls in between. */
+void guest_watch(struct guest *guest, sd_event *event, void (*appeared)(struct guest *guest));
+void guest_unwatch_launcher(struct guest *guest);
+/* Container disks, the pod's network, and the owner of the device nodes: what is ready already stays as it is. All that
+ * may take time is done by child processes, one after the other; `ready` is called later, once. */
+int guest_prepare(struct guest *guest, sd_event *event, json_t *vmi, guest_ready ready, void *userdata,
                   struct error **ret_error);
 /* What guest_prepare() made outside of the pod, and the record. */
 void guest_clean(struct guest *guest);

@@ -143,6 +143,13 @@ static void on_subscribed(struct rpc_client *client, json_t *result, const struc
         log_warning("%s: %lld of the launcher's events were lost", guest->key, (long long)GET_NUMBER(result, "lost"));
 }
 
+static void on_appeared(struct guest *guest)
+{
+    struct reconciler *r = guest->owner;
+
+    (void)kube_queue_add(r->queue, guest->key);
+}
+
 static int connect_launcher(struct reconciler *r, struct guest *guest, struct error **ret_error)
 {
     _cleanup_free_ char *socket = guest_socket(guest);
@@ -152,6 +159,7 @@ static int connect_launcher(struct reconciler *r, struct guest *guest, struct er
 
     if (guest->rpc)
         return 0;
+    guest_watch(guest, kube_client_event(r->client), on_appeared);
     if (!socket)
         return error_oom(ret_error);
     e = socket_shorten(socket, &dir, name);
@@ -170,6 +178,7 @@ static int connect_launcher(struct reconciler *r, struct guest *guest, struct er
         guest->rpc = NULL;
         return error_errno(ret_error, e, "cannot talk to the launcher at %s", socket);
     }
+    guest_unwatch_launcher(guest);
     return 0;
 }
 
@@ -234,12 +243,16 @@ static json_t *manifest_of(const json_t *vmi)
                      "VirtualMachineInstance", "metadata", metadata, "spec", GET(vmi, "spec"));
 }
 
-static void on_prepared(struct guest *guest, const struct error *error, void *userdata)
+static void on_prepared(struct guest *guest, int r, const struct error *error, void *userdata)
 {
     struct turn *t = userdata;
     json_t *manifest;
 
-    if (error) {
+    if (r == -EAGAIN) {
+        turn_fail(t); /* a container that is not up yet: its socket's coming wakes us, too */
+        return;
+    }
+    if (r < 0) {
         sync_failed(t, error);
         return;
     }
@@ -259,9 +272,7 @@ static void start_sync(struct turn *t)
         manifest ? guest_prepare(t->guest, kube_client_event(t->r->client), manifest, on_prepared, t, &error) : -ENOMEM;
 
     json_decref(manifest);
-    if (r == -EAGAIN)
-        turn_fail(t); /* a container that is not up yet */
-    else if (r < 0)
+    if (r < 0)
         sync_failed(t, error);
 }
 
@@ -452,7 +463,9 @@ static void without_launcher(struct turn *t)
         write_status(t);
         return;
     }
-    turn_fail(t); /* again, later and later; its pod's end is the controller's to see */
+    if (streq(phase, "Scheduled"))
+        (void)kube_queue_add_after(t->r->queue, t->key, guest->first_try + HANDLER_SOCKET_USEC + 1 - now_usec());
+    turn_fail(t); /* again when its socket comes; its pod's end is the controller's to see */
 }
 
 static struct guest *find_guest(struct reconciler *r, const char *uid)
