@@ -24,9 +24,9 @@ static const struct device_kind kinds[] = {
 };
 
 struct program {
-    const char *kubeconfig, *context, *node_name, *listen, *kubelet_dir, *private_dir;
+    const char *kubeconfig, *context, *node_name, *listen, *kubelet_dir, *private_dir, *host_root, *labels;
     struct guest_paths paths;
-    char *pods, *plugins, *records, *network;
+    char *pods, *plugins, *records, *network, *cpu_manager_state;
 
     sd_event *event;
     sd_event_source *timer;
@@ -45,6 +45,8 @@ enum flag {
     FLAG_KUBELET,
     FLAG_PRIVATE,
     FLAG_NETSETUP,
+    FLAG_HOST_ROOT,
+    FLAG_LABELS,
     FLAG_VERBOSE,
     FLAG_HELP,
     FLAG_VERSION,
@@ -60,6 +62,8 @@ static const struct program_flag flags[FLAGS] = {
     [FLAG_KUBELET] = {"kubelet-root", "DIR", "kubelet's folder (/var/lib/kubelet)"},
     [FLAG_PRIVATE] = {"private-dir", "DIR", "what is kept across a restart (/var/run/kubevirt-private)"},
     [FLAG_NETSETUP] = {"netsetup", "PATH", "the program (/usr/sbin/netsetup)"},
+    [FLAG_HOST_ROOT] = {"host-root", "DIR", "where the node's own /dev is (/)"},
+    [FLAG_LABELS] = {"labels", "PATH", "labels for the node, from vmlet probe --node-labels (none)"},
     [FLAG_VERBOSE] = {"verbose", NULL, "log debug messages"},
     [FLAG_HELP] = {"help", NULL, "print this text"},
     [FLAG_VERSION] = {"version", NULL, "print the version"},
@@ -81,7 +85,7 @@ static int take_flag(size_t flag, const char *value, void *userdata)
     const char **const texts[FLAGS] = {
         [FLAG_KUBECONFIG] = &p->kubeconfig,   [FLAG_CONTEXT] = &p->context,     [FLAG_NODE] = &p->node_name,
         [FLAG_LISTEN] = &p->listen,           [FLAG_KUBELET] = &p->kubelet_dir, [FLAG_PRIVATE] = &p->private_dir,
-        [FLAG_NETSETUP] = &p->paths.netsetup,
+        [FLAG_NETSETUP] = &p->paths.netsetup, [FLAG_HOST_ROOT] = &p->host_root, [FLAG_LABELS] = &p->labels,
     };
 
     if (texts[flag])
@@ -161,9 +165,12 @@ static int write_metrics(struct strbuf *body, void *userdata)
     strbuf_printf(body,
                   "# HELP vmlet_handler_heartbeats_total heartbeats that the API server took\n"
                   "# TYPE vmlet_handler_heartbeats_total counter\nvmlet_handler_heartbeats_total %llu\n"
+                  "# HELP vmlet_handler_node_labels labels of what guests find on this node\n"
+                  "# TYPE vmlet_handler_node_labels gauge\nvmlet_handler_node_labels %zu\n"
                   "# HELP kubevirt_virt_handler_ready_status ready\n# TYPE kubevirt_virt_handler_ready_status gauge\n"
                   "kubevirt_virt_handler_ready_status %d\n",
-                  (unsigned long long)node_status_count(p->node), reconciler_is_synced(p->reconciler));
+                  (unsigned long long)node_status_count(p->node), node_status_labels(p->node),
+                  reconciler_is_synced(p->reconciler));
     reconciler_write_metrics(p->reconciler, body);
     return 200;
 }
@@ -225,7 +232,8 @@ static int make_paths(struct program *p, struct error **ret_error)
     if (asprintf(&p->pods, "%s/pods", p->kubelet_dir) < 0 ||
         asprintf(&p->plugins, "%s/device-plugins", p->kubelet_dir) < 0 ||
         asprintf(&p->records, "%s/ghost-records", p->private_dir) < 0 ||
-        asprintf(&p->network, "%s/network-info-cache", p->private_dir) < 0)
+        asprintf(&p->network, "%s/network-info-cache", p->private_dir) < 0 ||
+        asprintf(&p->cpu_manager_state, "%s/cpu_manager_state", p->kubelet_dir) < 0)
         return error_oom(ret_error);
     p->paths.pods = p->pods;
     p->paths.records = p->records;
@@ -255,11 +263,15 @@ static int run(struct program *p, struct error **ret_error)
     if (r >= 0)
         r = kube_client_new(p->event, config, "virt-handler", &p->client, ret_error);
     if (r >= 0)
-        r = node_status_new(p->client, p->node_name, &p->node, ret_error);
+        r = node_status_new(&(struct node_options){.client = p->client,
+                                                   .name = p->node_name,
+                                                   .labels = p->labels,
+                                                   .cpu_manager_state = p->cpu_manager_state},
+                            &p->node, ret_error);
     if (r >= 0)
         r = reconciler_new(p->client, p->node_name, &p->paths, on_change, p, &p->reconciler, ret_error);
     for (size_t i = 0; i < ELEMENTSOF(kinds) && r >= 0; i++)
-        r = device_plugin_new(p->event, &kinds[i], p->plugins, "", on_change, p, &p->devices[i], ret_error);
+        r = device_plugin_new(p->event, &kinds[i], p->plugins, p->host_root, on_change, p, &p->devices[i], ret_error);
     if (r >= 0)
         r = kube_serve_new(p->event, p->listen, pages, p, &p->serve, ret_error);
     if (r < 0)
@@ -273,6 +285,7 @@ int main(int argc, char **argv)
     struct program p = {.listen = ":8185",
                         .kubelet_dir = "/var/lib/kubelet",
                         .private_dir = "/var/run/kubevirt-private",
+                        .host_root = "",
                         .paths.netsetup = "/usr/sbin/netsetup"};
     _cleanup_error_ struct error *error = NULL;
     int r;

@@ -43,3 +43,6 @@ int elf_read_build_id(int fd, char ret_hex[BUILD_ID_HEX_SIZE]);
 
 /* In caps_probe.c: runs the binary and asks. *ret is what the cache keeps: {"version", "target", "devices", …}. */
 int qemu_caps_probe(const char *binary, json_t **ret, struct error **ret_error);
+/* The same with an accelerator: {"models": names that a guest may have here, "features": what the best CPU has,
+ * "machines", "vendor"}. Nothing of it is kept. */
+int qemu_cpus_probe(const char *binary, bool kvm, json_t **ret, struct error **ret_error);

@@ -18,6 +18,7 @@
 #include "base/limits.h"
 #include "base/strbuf.h"
 #include "domain/caps.h"
+#include "json/text.h"
 
 #define MONITOR_FD 3
 
@@ -99,9 +100,10 @@ static int read_message(struct probe *p, json_t **ret, struct error **ret_error)
 
         if (end) {
             size_t length = (size_t)(end - p->in.data);
-            json_t *message = json_loadb(p->in.data, length, 0, NULL);
+            json_t *message = NULL;
 
-            if (!message || !json_is_object(message)) {
+            /* the CPU's properties have numbers that need 64 bits without a sign */
+            if (json_text_parse(p->in.data, length, true, &message, NULL) < 0 || !json_is_object(message)) {
                 json_decref(message);
                 return error_set(ret_error, ERROR_QEMU_START, ENOEXEC, "%s does not speak QMP: it sent \"%.*s\"",
                                  p->binary, (int)MIN(length, (size_t)80), p->in.data);
@@ -225,25 +227,34 @@ static int keep_version(json_t *caps, const json_t *greeting, const char *binary
     return 0;
 }
 
-static int talk(struct probe *p, json_t *caps, struct error **ret_error)
+static int greet(struct probe *p, json_t *caps, struct error **ret_error)
 {
-    static const char *const name_key[] = {"name", NULL}, *const machine_keys[] = {"name", "alias", NULL};
     json_t *reply = NULL;
-    char *text;
-    size_t i;
-    int r;
+    int r = read_message(p, &reply, ret_error);
 
-    r = read_message(p, &reply, ret_error);
     if (r < 0)
         return r;
     r = keep_version(caps, reply, p->binary, ret_error);
     json_decref(reply);
+    if (r >= 0)
+        r = ask(p, "qmp_capabilities", NULL, &reply, ret_error);
+    if (r >= 0)
+        json_decref(reply);
+    return r;
+}
+
+static const char *const machine_keys[] = {"name", "alias", NULL};
+
+static int talk(struct probe *p, json_t *caps, struct error **ret_error)
+{
+    static const char *const name_key[] = {"name", NULL};
+    json_t *reply = NULL;
+    char *text;
+    size_t i;
+    int r = greet(p, caps, ret_error);
+
     if (r < 0)
         return r;
-    r = ask(p, "qmp_capabilities", NULL, &reply, ret_error);
-    if (r < 0)
-        return r;
-    json_decref(reply);
     /* an old one has not all the commands below: its version is all that is needed to refuse it */
     if (json_integer_value(json_object_get(caps, "version")) < (json_int_t)QEMU_VERSION_OLDEST)
         return 0;
@@ -311,7 +322,47 @@ static int talk(struct probe *p, json_t *caps, struct error **ret_error)
     return 0;
 }
 
-int qemu_caps_probe(const char *binary, json_t **ret, struct error **ret_error)
+/* Names of the models that this host can give a guest, and what the CPU has that is the host's (KVM) or the most that
+ * can be emulated. */
+static int talk_of_cpus(struct probe *p, json_t *caps, struct error **ret_error)
+{
+    static const char *const name_key[] = {"name", NULL};
+    json_t *reply = NULL, *usable = json_array(), *features = json_array(), *item, *props;
+    const char *name;
+    size_t i;
+    int r = greet(p, caps, ret_error);
+
+    json_object_set_new(caps, "features", features);
+    if (r >= 0)
+        r = ask(p, "query-machines", NULL, &reply, ret_error);
+    if (r >= 0) {
+        keep_names(caps, "machines", reply, machine_keys);
+        json_decref(reply);
+        r = ask(p, "query-cpu-definitions", NULL, &reply, ret_error);
+    }
+    if (r >= 0) {
+        json_array_foreach (reply, i, item) /* no such member: the target does not know, and all can be used */
+            if (json_array_size(json_object_get(item, "unavailable-features")) == 0)
+                json_array_append(usable, item);
+        keep_names(caps, "models", usable, name_key);
+        json_decref(reply);
+        r = ask(p, "query-cpu-model-expansion", "{\"type\":\"full\",\"model\":{\"name\":\"max\"}}", &reply, ret_error);
+    }
+    json_decref(usable);
+    if (r < 0)
+        return r;
+    props = json_object_get(json_object_get(reply, "model"), "props");
+    json_object_foreach (props, name, item)
+        if (json_is_true(item))
+            json_array_append_new(features, json_string(name));
+    if (json_is_string(json_object_get(props, "vendor")))
+        json_object_set(caps, "vendor", json_object_get(props, "vendor"));
+    json_decref(reply);
+    return 0;
+}
+
+static int run_probe(const char *binary, const char *machine, int (*talk_to)(struct probe *, json_t *, struct error **),
+                     json_t **ret, struct error **ret_error)
 {
     _cleanup_(probe_done) struct probe p = {
         .binary = binary,
@@ -322,8 +373,6 @@ int qemu_caps_probe(const char *binary, json_t **ret, struct error **ret_error)
     };
     /* -no-user-config: a configuration file of the user must not end up in what the binary can do */
     static const char *const arguments[] = {
-        "-machine",
-        "none",
         "-nodefaults",
         "-no-user-config",
         "-display",
@@ -335,13 +384,13 @@ int qemu_caps_probe(const char *binary, json_t **ret, struct error **ret_error)
         "chardev=qmp,mode=control",
         NULL,
     };
-    const char *argv[ELEMENTSOF(arguments) + 1] = {binary};
+    const char *argv[ELEMENTSOF(arguments) + 3] = {binary, "-machine", machine};
     _cleanup_close_ int theirs = -EBADF;
     struct child_fd child_fd;
     json_t *caps;
     int pair[2], r;
 
-    memcpy(argv + 1, arguments, sizeof(arguments));
+    memcpy(argv + 3, arguments, sizeof(arguments));
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         return error_errno(ret_error, errno, "cannot create a socket pair");
     p.fd = pair[0];
@@ -373,11 +422,21 @@ int qemu_caps_probe(const char *binary, json_t **ret, struct error **ret_error)
     caps = json_object();
     if (!caps)
         return error_oom(ret_error);
-    r = talk(&p, caps, ret_error);
+    r = talk_to(&p, caps, ret_error);
     if (r < 0) {
         json_decref(caps);
         return r;
     }
     *ret = caps;
     return 0;
+}
+
+int qemu_caps_probe(const char *binary, json_t **ret, struct error **ret_error)
+{
+    return run_probe(binary, "none", talk, ret, ret_error);
+}
+
+int qemu_cpus_probe(const char *binary, bool kvm, json_t **ret, struct error **ret_error)
+{
+    return run_probe(binary, kvm ? "none,accel=kvm" : "none,accel=tcg", talk_of_cpus, ret, ret_error);
 }

@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmlet probe: what this host can do, and why not. */
 #include "domain/host.h"
+#include "domain/node-labels.h"
 #include "vmlet/options.h"
 #include "vmlet/output.h"
 
 struct probe {
-    bool json;
+    bool json, node_labels;
 };
 
 const struct option_spec probe_options[] = {
     {.name = "json", .kind = OPTION_FLAG, .offset = offsetof(struct probe, json), .what = "print JSON"},
+    {.name = "node-labels",
+     .kind = OPTION_FLAG,
+     .offset = offsetof(struct probe, node_labels),
+     .what = "print the labels of a Kubernetes node, as JSON"},
     {0},
 };
 
@@ -41,6 +46,19 @@ static int print_facts(const struct host_facts *facts, bool json)
     return finish_output();
 }
 
+static int print_labels(void)
+{
+    _cleanup_error_ struct error *error = NULL;
+    json_t *labels;
+    int r;
+
+    if (node_labels_load(&labels, &error) < 0)
+        return print_error(error);
+    r = print_json(labels);
+    json_decref(labels);
+    return r;
+}
+
 int verb_probe(int argc, char **argv)
 {
     struct probe options = {0};
@@ -50,6 +68,8 @@ int verb_probe(int argc, char **argv)
 
     if (r >= 0)
         return r;
+    if (options.node_labels)
+        return print_labels();
     if (host_facts_load(&facts, &error) < 0)
         return print_error(error);
     return print_facts(facts, options.json);

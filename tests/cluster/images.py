@@ -33,7 +33,7 @@ def guest(folder):
 
 def overlay(folder, *arguments):
     """A kustomization over k8s/manifests with the images of this build; the controller gets `arguments` besides."""
-    names = ("virt-controller", "virt-handler")
+    names = ("virt-controller", "virt-handler", "virt-launcher")
     change = [{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": a} for a in arguments]
     change += [{"op": "replace", "path": "/spec/template/spec/containers/0/env/0/value", "value": "localhost/vmlet/virt-launcher:devel"},
                {"op": "replace", "path": "/spec/replicas", "value": 1}]

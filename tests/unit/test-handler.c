@@ -18,6 +18,7 @@
 #include "base/limits.h"
 #include "k8s/controller/object.h"
 #include "k8s/handler/grpc.h"
+#include "k8s/handler/node.h"
 #include "k8s/handler/record.h"
 #include "k8s/handler/status.h"
 
@@ -233,11 +234,50 @@ static void test_grpc_nobody(void **state)
                             &a, NULL, NULL) < 0);
 }
 
+/* ---- labels ----------------------------------------------------------------------------------------------------- */
+
+static void test_label_changes(void **state)
+{
+    static const struct {
+        const char *what, *node, *labels, *change;
+    } table[] = {
+        {"nothing is known", "{}", NULL, NULL},
+        {"a new node", "{}", "{\"cpu-model.node.kubevirt.io/a\": \"true\"}",
+         "{\"cpu-model.node.kubevirt.io/a\": \"true\"}"},
+        {"as it is to be",
+         "{\"metadata\": {\"labels\": {\"cpu-model.node.kubevirt.io/a\": \"true\", \"zone\": \"b\"}}}",
+         "{\"cpu-model.node.kubevirt.io/a\": \"true\"}", NULL},
+        {"QEMU was replaced", "{\"metadata\": {\"labels\": {\"cpu-model.node.kubevirt.io/a\": \"true\"}}}",
+         "{\"cpu-model.node.kubevirt.io/b\": \"true\"}",
+         "{\"cpu-model.node.kubevirt.io/a\": null, \"cpu-model.node.kubevirt.io/b\": \"true\"}"},
+        {"somebody's own value", "{\"metadata\": {\"labels\": {\"hyperv.node.kubevirt.io/base\": \"no\"}}}",
+         "{\"hyperv.node.kubevirt.io/base\": \"true\"}", "{\"hyperv.node.kubevirt.io/base\": \"true\"}"},
+        {"not to be labelled",
+         "{\"metadata\": {\"annotations\": {\"node-labeller.kubevirt.io/skip-node\": \"true\"}, \"labels\": "
+         "{\"cpu-model.node.kubevirt.io/z\": \"true\"}}}",
+         "{\"cpu-model.node.kubevirt.io/a\": \"true\"}", NULL},
+    };
+
+    for (size_t i = 0; i < ELEMENTSOF(table); i++) {
+        json_t *node = json_loads(table[i].node, 0, NULL),
+               *labels = table[i].labels ? json_loads(table[i].labels, 0, NULL) : NULL,
+               *wanted = table[i].change ? json_loads(table[i].change, 0, NULL) : NULL,
+               *change = node_labels_change(node, labels);
+
+        if (wanted ? !json_equal(wanted, change) : change != NULL)
+            fail_msg("%s", table[i].what);
+        json_decref(node);
+        json_decref(labels);
+        json_decref(wanted);
+        json_decref(change);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decisions), cmocka_unit_test(test_status_settles), cmocka_unit_test(test_records),
-        cmocka_unit_test(test_grpc),      cmocka_unit_test(test_grpc_nobody),
+        cmocka_unit_test(test_grpc),      cmocka_unit_test(test_grpc_nobody),    cmocka_unit_test(test_label_changes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
