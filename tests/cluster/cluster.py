@@ -18,6 +18,7 @@ a veth pair.
 """
 import argparse
 import ctypes
+import fcntl
 import json
 import os
 import secrets
@@ -25,6 +26,7 @@ import selectors
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -96,8 +98,8 @@ class Cluster:
         """Of the supervisor, as seen from here; None when it does not run."""
         try:
             pid, start = (self.dir / "supervisor.pid").read_text().split()
-            stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-            return int(pid) if stat[19] == start and stat[0] not in "ZX" else None
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            return int(pid) if fields[19] == start and fields[0] not in "ZX" else None
         except (OSError, ValueError):
             return None
 
@@ -123,13 +125,19 @@ class Cluster:
         self.down()
         progress("starting")
         (self.dir / "log").mkdir(parents=True)
-        settings = {"plane": str(plane), "containerd": str(containerd), "subnet": self._free_subnet(), "made": []}
-        for point in MOUNT_POINTS:
-            if not os.path.isdir(point):
-                os.mkdir(point)
-                settings["made"].append(point)
-            (self.dir / Path(point).name).mkdir()
-        (self.dir / "settings.json").write_text(json.dumps(settings))
+        settings = {"plane": str(plane), "containerd": str(containerd), "made": []}
+        lock = os.open(ROOT.parent, os.O_RDONLY)  # two may start at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            settings["subnet"] = self._free_subnet()
+            for point in MOUNT_POINTS:
+                if not os.path.isdir(point):
+                    os.mkdir(point)
+                    settings["made"].append(point)
+                (self.dir / Path(point).name).mkdir()
+            (self.dir / "settings.json").write_text(json.dumps(settings))
+        finally:
+            os.close(lock)
         self._write_certificates(settings)
         self._write_config(settings)
         self._make_cgroups()
@@ -171,8 +179,9 @@ class Cluster:
     def _free_subnet(self):
         """172.30.N.0/30 for the veth pair and 10.244.N.0/24 for pods, N not in use here."""
         used = run("ip", "-4", "addr") + run("ip", "-4", "route")
+        taken = [json.loads(p.read_text())["subnet"] for p in ROOT.glob("*/settings.json")]
         for n in range(64, 255):
-            if f"172.30.{n}." not in used and f"10.244.{n}." not in used:
+            if f"172.30.{n}." not in used and f"10.244.{n}." not in used and n not in taken:
                 return n
         raise Failed("all of 172.30.64.0 to 172.30.254.0 are in use on this machine")
 
@@ -421,8 +430,8 @@ class Supervisor:
         return [plane / component, *flags[component]]
 
     def run(self, outside):
-        stat = Path("/proc/self/stat").read_text()  # /proc is the outer one still: its numbers are those that others see
-        host_pid, start = stat.split()[0], stat.rsplit(")", 1)[1].split()[19]
+        line = Path("/proc/self/stat").read_text()  # /proc is the outer one still: its numbers are those that others see
+        host_pid, start = line.split()[0], line.rsplit(")", 1)[1].split()[19]
         (self.dir / "supervisor.pid").write_text(f"{host_pid} {start}\n")
         node = self.cluster.addresses()["node"]
         run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", self.cluster.link)
@@ -440,6 +449,7 @@ class Supervisor:
         for point in MOUNT_POINTS:
             mount(self.dir / Path(point).name, point, flags=MS_BIND)
         mount(self.dir / "hosts", "/etc/hosts", flags=MS_BIND)
+        self.own_devices()
         mount("none", "/", flags=MS_REC | MS_SHARED)  # kubelet and containers pass mounts on to each other
         for name in ("lock", "user"):
             Path("/run", name).mkdir()
@@ -476,6 +486,30 @@ class Supervisor:
             for component in [c for c, when in self.again.items() if when <= time.monotonic()]:
                 del self.again[component]
                 self.start(component)
+
+    def own_devices(self):
+        """The node's /dev, with what there is outside: a test may take a device away, or add one."""
+        new = self.dir / "dev"
+        new.mkdir()
+        mount("tmpfs", new, "tmpfs", data="mode=755")
+
+        def take(old, to):
+            for entry in sorted(old.iterdir()):
+                info, target = entry.lstat(), to / entry.name
+                if stat.S_ISLNK(info.st_mode):
+                    target.symlink_to(os.readlink(entry))
+                elif stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode):
+                    os.mknod(target, info.st_mode, info.st_rdev)
+                    os.chmod(target, stat.S_IMODE(info.st_mode))
+                elif stat.S_ISDIR(info.st_mode):
+                    target.mkdir()
+                    if os.path.ismount(entry):
+                        mount(entry, target, flags=MS_BIND | MS_REC)
+                    else:
+                        take(entry, target)
+
+        take(Path("/dev"), new)
+        mount(new, "/dev", flags=MS_BIND | MS_REC)
 
     def start(self, component):
         if component in self.processes:

@@ -158,7 +158,9 @@ def vmlet(cluster, launcher_images, tmp_path_factory):
     cluster.load(images.container_disk(folder, "test-disk", bytes(range(256)) * 4096))
     cluster.kubectl("apply", "--server-side", "-k", str(images.overlay(folder, "--use-emulation")))
     for what in ("deployment/virt-controller", "daemonset/virt-handler"):
-        cluster.kubectl("-n", "kubevirt", "rollout", "status", what, "--timeout=180s", timeout=200)
+        if os.environ.get("VMLET_CLUSTER"):  # it may run another build's programs, under the same tag
+            cluster.kubectl("-n", "kubevirt", "rollout", "restart", what)
+        cluster.kubectl("-n", "kubevirt", "rollout", "status", what, "--timeout=300s", timeout=330)
     cluster._wait("the node may have instances", lambda: cluster.kubectl(
-        "get", "node", cluster.name, "-o", r"jsonpath={.metadata.labels.kubevirt\.io/schedulable}") == "true", 60)
+        "get", "node", cluster.name, "-o", r"jsonpath={.metadata.labels.kubevirt\.io/schedulable}") == "true", 300)
     return cluster

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 MANIFEST = Path(__file__).with_name("plain-pod.yaml")
-PATIENCE = 240
+PATIENCE = 600
 
 
 @pytest.fixture
@@ -62,10 +62,14 @@ def test_guest_powers_off(cluster, pod):
     """The guest ends by itself: the pod has Succeeded."""
     wait_running(cluster, pod)
     cluster._wait("the guest is up", lambda: "vmlet guest ready" in cluster.kubectl("logs", pod, "-c", "guest-console-log"), PATIENCE)
-    cluster._wait("the agent carries out a command", lambda: cluster.kubectl(
-        "exec", pod, "-c", "compute", "--", "virt-probe", "--socket", "/var/run/kubevirt/sockets/launcher-sock", "--domainName",
-        "default_plain-vm", "--timeoutSeconds", "30", "--command", "poweroff", check=False).returncode == 0, PATIENCE)
+    cluster._wait("the agent answers", lambda: probe(cluster, pod, "--guestAgentPing").returncode == 0, PATIENCE)
+    probe(cluster, pod, "--command", "poweroff")  # its own exit code may come too late for an answer
     cluster._wait("the pod succeeds", lambda: get(cluster, pod)["status"]["phase"] == "Succeeded", PATIENCE)
+
+
+def probe(cluster, name, *arguments):
+    return cluster.kubectl("exec", name, "-c", "compute", "--", "virt-probe", "--domainName", "default_plain-vm",
+                           "--timeoutSeconds", "30", *arguments, check=False)
 
 
 def kubectl_argv(cluster):

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting, stopping and ending VMs on a real cluster, by their users, their guests, the node, and by accident."""
+import json
+
+import pytest
+
+from vm_lab import VM, Machine
+
+
+@pytest.fixture
+def machine(vmlet, request):
+    """Not applied yet. Afterwards nothing of it may be left on the node."""
+    it = Machine(vmlet, request.node.name.removeprefix("test_").replace("_", "-").replace("[", "-").replace("]", "").lower())
+    uids = []
+    it.seen = uids.append
+    yield it
+    it.delete()
+    for uid in uids:
+        it.wait("the node agent has forgotten it", lambda uid=uid: not [line for line in it.left_on_node(uid) if uid in line])
+    mounts = vmlet.node("cat", "/proc/1/mounts").stdout
+    assert not [line for line in mounts.splitlines() if "container-disks" in line and "disk_0.img" in line]
+
+
+def start(machine, strategy="runStrategy: Always"):
+    """Up, its guest too."""
+    machine.apply(strategy)
+    machine.wait_up()
+    uid = machine.uid()
+    machine.seen(uid)
+    return uid
+
+
+def ended_with(machine, uid, phase):
+    """A function that says whether this instance has reached its final phase, or is replaced already."""
+    return lambda: machine.uid() != uid or machine.phase() == phase
+
+
+# ---- by the user --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("off, on", [({"running": False}, {"running": True}), ({"runStrategy": "Halted"}, {"runStrategy": "Always"})],
+                         ids=["running", "runStrategy"])
+def test_stop(machine, off, on):
+    """By a patch: the guest is shut down in order, the VM is Stopped, nothing of the instance is left; on again, another runs."""
+    uid = start(machine, f"{next(iter(on))}: {json.dumps(next(iter(on.values())))}")
+    machine.patch(off)
+    machine.wait_status("Stopped")
+    machine.wait("the instance and its pod are gone", lambda: not machine.vmi() and not machine.pods())
+    assert machine.condition("Ready", "vm") == "False" and not machine.vm()["status"].get("created")
+    assert {"ShuttingDown", "Stopped"} <= machine.reasons("VirtualMachineInstance")
+    assert "SuccessfulDelete" in machine.reasons("VirtualMachine")
+    machine.patch(on)
+    machine.wait_up(not_uid=uid)
+    machine.seen(machine.uid())
+
+
+def test_restart_by_deleting_the_instance(machine):
+    """Another instance, pod and boot; the first is gone before the second is made."""
+    uid, boot, pod = start(machine), machine.boot_id(), machine.pod()["metadata"]["uid"]
+    machine.kubectl("delete", "vmi", machine.name, "--wait=true", "--timeout=500s", timeout=550)
+    machine.wait_up(not_uid=uid)
+    machine.seen(machine.uid())
+    assert machine.boot_id() != boot and machine.pod()["metadata"]["uid"] != pod
+    assert "ShuttingDown" in machine.reasons()
+
+
+def test_delete(machine):
+    """VM, instance and pod go; the guest is shut down by its own poweroff."""
+    uid = start(machine)
+    assert [line for line in machine.left_on_node(uid) if uid in line], "the node agent keeps no record of it"
+    follow = machine.follow_console()
+    machine.kubectl("delete", "vm", machine.name, "--wait=true", "--timeout=500s", timeout=550)
+    machine.wait("nothing is left", machine.is_gone)
+    assert "Power down" in follow.communicate(timeout=120)[0]
+    assert {"ShuttingDown", "Stopped"} <= machine.reasons()
+
+
+@pytest.mark.parametrize("kind", ["vm", "vmi", "pod"])
+def test_force_delete(machine, kind):
+    """--grace-period=0 --force: no guest runs on behind the API server's back, and no second one beside the first."""
+    uid, pod = start(machine), machine.pod()["metadata"]
+    name = pod["name"] if kind == "pod" else machine.name
+    machine.kubectl("delete", kind, name, "--grace-period=0", "--force", "--timeout=500s", timeout=550)
+    if kind == "vm":
+        machine.wait("nothing is left", machine.is_gone)
+    else:
+        machine.wait_up(not_uid=uid)
+        machine.seen(machine.uid())
+        assert machine.pod()["metadata"]["uid"] != pod["uid"]
+    machine.wait("the first QEMU has ended", lambda: pod["uid"] not in machine.cluster.node("cat", *cgroups_of_qemu(machine)).stdout)
+
+
+def cgroups_of_qemu(machine):
+    pids = machine.cluster.node("/bin/busybox", "pidof", "qemu-system-x86_64").stdout.split()
+    return [f"/proc/{pid}/cgroup" for pid in pids] or ["/dev/null"]
+
+
+# ---- by the guest -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy, after", [("Always", "Running"), ("RerunOnFailure", "Stopped"), ("Manual", "Stopped")])
+def test_guest_powers_off(machine, strategy, after):
+    """Always: another instance. RerunOnFailure: it has succeeded, and that is that. Manual: the instance stays, Succeeded."""
+    if strategy == "Manual":
+        machine.apply("runStrategy: Always")
+        machine.wait_up()
+        machine.patch({"runStrategy": "Manual"})
+    else:
+        machine.apply(f"runStrategy: {strategy}")
+        machine.wait_up()
+    uid = machine.uid()
+    machine.seen(uid)
+    machine.run("poweroff", check=False)
+    if after == "Running":
+        machine.wait_up(not_uid=uid)
+        machine.seen(machine.uid())
+    else:
+        machine.wait_status("Stopped")
+        assert machine.phase() == ("Succeeded" if strategy == "Manual" else "")
+    assert "Stopped" in machine.reasons("VirtualMachineInstance")
+
+
+# ---- by accident --------------------------------------------------------------------------------------------------------
+
+
+def test_qemu_crashes(machine):
+    """SIGKILL for QEMU: the instance has Failed, `kubectl describe` says why, and the VM gets another one."""
+    uid = start(machine)
+    machine.exec("kill", "-9", machine.qemu())
+    machine.wait("it has failed", ended_with(machine, uid, "Failed"))
+    machine.wait_up(not_uid=uid)
+    machine.seen(machine.uid())
+    stopped = [e for e in machine.events("VirtualMachineInstance") if e["reason"] == "Stopped"]
+    assert stopped and stopped[0]["type"] == "Warning" and "crashed" in stopped[0]["message"], stopped
+
+
+def test_cannot_start(machine):
+    """A kernel that the image does not hold: tried again later and later, and `kubectl describe` says what is wrong."""
+    machine.kubectl("apply", "-f", "-", stdin=VM.format(name=machine.name, strategy="runStrategy: Always").replace("/boot/vmlinuz", "/boot/missing"))
+    machine.wait("an Event says so", lambda: "SyncFailed" in machine.reasons())
+    machine.wait("the instance's condition too", lambda: machine.condition("Synchronized") == "False")
+    described = machine.kubectl("describe", "vmi", machine.name)
+    assert "/boot/missing" in described and "SyncFailed" in described
+    assert machine.phase() == "Scheduled" and machine.status() == "Starting"
+    failed = next(e for e in machine.events() if e["reason"] == "SyncFailed")
+    assert "boot/missing" in failed["message"] and failed["type"] == "Warning"
+    machine.seen(machine.uid())
+
+
+# ---- by the node --------------------------------------------------------------------------------------------------------
+
+
+def test_drained(machine):
+    """kubectl drain: the guest is shut down within its grace period; the VM waits for a node, and runs again when there is one."""
+    uid = start(machine)
+    follow = machine.follow_console()
+    machine.kubectl("drain", machine.cluster.name, "--ignore-daemonsets", "--delete-emptydir-data", "--pod-selector=kubevirt.io=virt-launcher",
+                    "--timeout=500s", timeout=550)
+    try:
+        assert "Power down" in follow.communicate(timeout=120)[0]
+        machine.wait_status("ErrorUnschedulable")
+        assert machine.uid() != uid
+    finally:
+        machine.kubectl("uncordon", machine.cluster.name)
+    machine.wait_up(not_uid=uid)
+    machine.seen(uid)
+    machine.seen(machine.uid())
