@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Statistics, metrics, the memory dump, and that every method of KubeVirt's Cmd service is known by its name."""
+import hashlib
 import os
 import re
 import select
@@ -119,15 +120,24 @@ def test_stats_without_an_agent_or_a_balloon(pod):
 
 
 def test_memory_dump(pod):
-    client = pod.boot()
-    path = pod.tmp / "memory.dump"
+    """On a volume of kind memoryDump; what a program of the guest has in memory is in it."""
+    path = pod.tmp / "hp" / "dump" / "memory.dump"
+    path.parent.mkdir(parents=True)
+    client = pod.boot(volumes=[{"name": "dump", "memoryDump": {"claimName": "d", "hotpluggable": True}}])
+    pod.wait_agent(client)
+    pages = "; ".join(f"yes 'page {n} of the proof' | head -c 4096" for n in range(64))
+    seen = client.ok("Exec", Command="/bin/sh", Args=["-c", f"mkdir -p /tmp; ({pages}) >/tmp/proof; sha256sum </tmp/proof"])
+    expected = [(f"page {n} of the proof\n".encode() * 256)[:4096] for n in range(64)]
+    assert seen["stdOut"].split()[0] == hashlib.sha256(b"".join(expected)).hexdigest()
     client.ok("Subscribe")
     assert client.ok("VirtualMachineMemoryDump", vmi={}, dumpPath=str(path))["success"]
     client.event(lambda e: e["reason"] == "MemoryDumpCompleted")
     domain = client.ok("GetDomain")["domain"]
     dump = domain["Spec"]["Metadata"]["KubeVirt"]["MemoryDump"]
     assert dump["FileName"] == str(path) and dump["Completed"] and dump["StartTimestamp"] <= dump["EndTimestamp"]
-    assert path.read_bytes()[:4] == b"\x7fELF" and path.stat().st_size >= 256 << 20
+    data = path.read_bytes()
+    assert data[:4] == b"\x7fELF" and len(data) >= 256 << 20
+    assert [n for n, page in enumerate(expected) if page not in data] == []
     wait_until(lambda: client.ok("GetDomain")["domain"]["Status"]["Status"] == "Running", "it runs again")
     assert "absolute" in client.call("VirtualMachineMemoryDump", dumpPath="x")["error"]["message"]
     client.ok("VirtualMachineMemoryDump", dumpPath=str(pod.tmp / "no-such-dir" / "x"))
