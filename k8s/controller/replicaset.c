@@ -7,9 +7,10 @@
 #define NAME_MAX_LENGTH 253
 
 struct census {
-    json_t *spare;  /* the one to delete first, were there one too many */
-    json_t *ended;  /* one that has ended: replaced */
-    json_t *orphan; /* one that nobody owns, and that the selector matches */
+    json_t *spare;   /* the one to delete first, were there one too many */
+    json_t *ended;   /* one that has ended: replaced */
+    json_t *orphan;  /* one that nobody owns, and that the selector matches */
+    json_t *strange; /* one of ours whose labels were changed: the selector does not match it any more */
     int64_t live, ready;
 };
 
@@ -36,13 +37,17 @@ static struct census count(const struct view *v)
 
     json_array_foreach (v->vmis, i, vmi) {
         bool ours = is_controlled_by(vmi, v->replica_set);
+        bool matches = selector_matches(GET(v->replica_set, "spec", "selector"), GET(vmi, "metadata", "labels"));
 
         if (is_deleting(vmi))
             continue;
         if (!ours) {
-            if (!controller_of(vmi) && !vmi_is_final(vmi) &&
-                selector_matches(GET(v->replica_set, "spec", "selector"), GET(vmi, "metadata", "labels")))
+            if (!controller_of(vmi) && !vmi_is_final(vmi) && matches)
                 c.orphan = vmi;
+            continue;
+        }
+        if (!matches) {
+            c.strange = vmi;
             continue;
         }
         if (vmi_is_final(vmi)) {
@@ -78,6 +83,11 @@ static char *free_name(const struct view *v)
         one = full + strlen("virt-launcher-");
         json_array_foreach (v->vmis, i, vmi)
             taken = taken || streq(GET_TEXT(vmi, "metadata", "name"), one);
+        if (!taken && v->find) { /* one that we gave up, and that another owner has now */
+            vmi = v->find(&resource_vmis, one, v->userdata);
+            taken = vmi;
+            json_decref(vmi);
+        }
         if (!taken)
             return strdup(one);
     }
@@ -129,7 +139,7 @@ static void plan_remove(struct plan *p, const json_t *vmi)
                    "Stopped the virtual machine by deleting the virtual machine instance %s", p->name);
 }
 
-static int plan_adopt(const struct view *v, json_t *vmi, struct plan *p)
+static int plan_owner(json_t *vmi, json_t *references, struct plan *p)
 {
     p->any = true;
     p->verb = KUBE_PATCH_MERGE;
@@ -137,9 +147,25 @@ static int plan_adopt(const struct view *v, json_t *vmi, struct plan *p)
     p->name = GET_TEXT(vmi, "metadata", "name");
     p->body =
         json_pack("{s:{s:s, s:s, s:o}}", "metadata", "resourceVersion", GET_TEXT(vmi, "metadata", "resourceVersion"),
-                  "uid", GET_TEXT(vmi, "metadata", "uid"), "ownerReferences",
-                  owner_reference(v->replica_set, API_VERSION, "VirtualMachineInstanceReplicaSet"));
+                  "uid", GET_TEXT(vmi, "metadata", "uid"), "ownerReferences", references);
     return p->body ? 0 : -ENOMEM;
+}
+
+static int plan_adopt(const struct view *v, json_t *vmi, struct plan *p)
+{
+    return plan_owner(vmi, owner_reference(v->replica_set, API_VERSION, "VirtualMachineInstanceReplicaSet"), p);
+}
+
+/* It runs on, as nobody's. */
+static int plan_give_up(const struct view *v, json_t *vmi, struct plan *p)
+{
+    json_t *references = json_array(), *reference;
+    size_t i;
+
+    json_array_foreach (GET(vmi, "metadata", "ownerReferences"), i, reference)
+        if (!streq(GET_TEXT(reference, "uid"), GET_TEXT(v->replica_set, "metadata", "uid")))
+            json_array_append(references, reference);
+    return plan_owner(vmi, references, p);
 }
 
 static int plan_replica_status(const struct view *v, const struct census *c, bool paused, struct plan *p)
@@ -181,6 +207,8 @@ int plan_replica_set(const struct view *v, struct plan *p)
     if (is_deleting(v->replica_set))
         return 0; /* the garbage collector deletes the instances, or leaves them */
     if (!paused && !v->failure) {
+        if (c.strange)
+            return plan_give_up(v, c.strange, p);
         if (c.orphan)
             return plan_adopt(v, c.orphan, p);
         if (c.ended) {
