@@ -564,7 +564,43 @@ static void drive_options(struct disk *d, json_t *drive)
         set_block_size(d, drive);
 }
 
-static void describe_disk(struct disk *d, const char *target)
+static const char *aio_why(const struct disk *d)
+{
+    bool native = streq(aio_mode(d), "native");
+
+    if (d->spec->io != VMI_IO_UNSET)
+        return native ? "io native in the manifest" : "io threads in the manifest";
+    if (native)
+        return d->volume->is_block_device ? "io native because it is a block device without a page cache above it"
+                                          : "io native because the file has all its blocks, and no page cache is used";
+    return d->direct ? "io threads because the file has not all its blocks yet, which io native would wait for"
+                     : "io threads because io native works without the page cache only";
+}
+
+static const char *discard_why(const struct disk *d)
+{
+    if (d->cdrom || d->read_only)
+        return "nothing is written";
+    return discards(d) ? "blocks that the guest frees are given back to the host"
+                       : "blocks that the guest frees are kept, because the volume is preallocated";
+}
+
+/* The way of a request; only virtio has more than one. */
+static const char *path_why(struct disk *d, const json_t *drive)
+{
+    const char *thread = json_string_value(json_object_get(drive, "iothread"));
+
+    if (d->bus != VMI_BUS_VIRTIO)
+        return "";
+    return text(d->b, "; %s, %s",
+                json_object_get(drive, "num-queues") ? "a queue for each vCPU (blockMultiQueue)"
+                                                     : "a queue for each vCPU, as QEMU has it",
+                thread                                          ? thread
+                : json_object_get(drive, "iothread-vq-mapping") ? "all I/O threads"
+                                                                : "no I/O thread of its own");
+}
+
+static void describe_disk(struct disk *d, const char *target, const json_t *drive)
 {
     struct build *b = d->b;
     unsigned boot = disk_boot_index(b, d->spec);
@@ -581,14 +617,12 @@ static void describe_disk(struct disk *d, const char *target)
          text(b, "%s %s: %s, %s, %s%s%s%s", kind, d->spec->name, bus_names[d->bus], target,
               d->volume->format ? d->volume->format : "raw", d->volume->backing_path ? " over a read-only image" : "",
               d->read_only ? ", read-only" : "", boot ? text(b, ", boot order %u", boot) : ""),
-         text(b, "%s%s; io %s; on an I/O error: %s; freed blocks are %s",
+         text(b, "%s%s; %s; %s%s; on an I/O error: %s",
               d->lun && d->spec->target && d->spec->target->bus == VMI_BUS_SATA
                   ? "on scsi, because sata (KubeVirt's default) passes no SCSI commands; "
                   : "",
-              d->cache_why, aio_mode(d), error_policies[d->spec->error_policy].what,
-              discards(d) ? "given back"
-              : d->cdrom  ? "of no concern"
-                          : "kept, the volume is preallocated"));
+              d->cache_why, aio_why(d), discard_why(d), path_why(d, drive),
+              error_policies[d->spec->error_policy].what));
 }
 
 /* What the users of the machine look for in it later. */
@@ -657,7 +691,7 @@ static void disk_add(struct build *b, struct pool *pool, const struct vmi_disk *
     drive = drive_new(&d, pool);
     drive_options(&d, drive);
     disk_remember(&d, target);
-    describe_disk(&d, target);
+    describe_disk(&d, target, drive);
 }
 
 void build_disks(struct build *b)
@@ -671,6 +705,11 @@ void build_disks(struct build *b)
 
         disk_add(b, &pool, disk, i, "", disk_target_name(b, is_virtio, is_virtio ? virtio++ : others++));
     }
+    if (virtio + others > 0)
+        item(b, MACHINE_GROUP_DISKS, b->domain->at, NULL, "to choose otherwise, in the manifest",
+             "cache, io, blockSize, errorPolicy, dedicatedIOThread of a disk; ioThreadsPolicy of the domain; "
+             "devices.blockMultiQueue. Writes are not searched for "
+             "zeroes: that takes CPU for each of them");
 }
 
 void build_plugged_disk(struct build *b, const struct vmi_disk *disk, const char *target, unsigned serial)

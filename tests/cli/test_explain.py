@@ -88,6 +88,40 @@ def test_summary(vmlet, small):
     assert "interface default" in network and "tap0" in network
 
 
+SPEED = """\
+apiVersion: kubevirt.io/v1
+kind: VirtualMachineInstance
+metadata: {name: speed}
+spec:
+  domain:
+    memory: {guest: 256Mi}
+    ioThreadsPolicy: shared
+    devices:
+      blockMultiQueue: true
+      disks:
+      - {name: chosen, cache: writeback, io: threads, disk: {bus: virtio}}
+      - {name: left, disk: {bus: scsi}}
+      - {name: disc, cdrom: {bus: sata}}
+  volumes:
+  - {name: chosen, emptyDisk: {capacity: 1Gi}}
+  - {name: left, containerDisk: {image: a}}
+  - {name: disc, containerDisk: {image: b}}
+"""
+
+
+def test_speed_choices_have_reasons(vmlet, tmp_path):
+    (tmp_path / "speed.yaml").write_text(SPEED)
+    out = vmlet("explain", tmp_path / "speed.yaml", "--accel", "tcg", "--qemu-version", "10.0", "--format", "json").stdout
+    why = {i["what"]: i["why"] for i in json.loads(out)["machine"]["devices"]}
+    of = {name: next(w for k, w in why.items() if f" {name}: " in k) for name in ("chosen", "left", "disc")}
+    for text in ["cache writeback in the manifest", "io threads in the manifest", "given back", "blockMultiQueue", "iothread1"]:
+        assert text in of["chosen"]
+    assert "cache none because" in of["left"] and "io threads because" in of["left"] and "queue" not in of["left"]
+    assert "nothing is written" in of["disc"]
+    for field in ["cache", "io", "blockSize", "dedicatedIOThread", "ioThreadsPolicy", "blockMultiQueue", "zeroes"]:
+        assert field in why["to choose otherwise, in the manifest"]
+
+
 def test_groups(vmlet, small):
     """Each item says what it belongs to; the summary lists it there, and memory in units that people read."""
     document = json.loads(vmlet("explain", small, "--accel", "tcg", "--qemu-version", "10.0", "--format", "json").stdout)
