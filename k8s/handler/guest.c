@@ -35,7 +35,7 @@ int guest_new(const struct guest_paths *paths, const struct record *record, stru
                                     .namespace_ = strdup(record->namespace_),
                                     .name = strdup(record->name),
                                     .pod_uid = strdup(record->pod_uid),
-                                    .links = json_incref(record->links),
+                                    .links = record->links ? strdup(record->links) : NULL,
                                     .generation = record->generation,
                                     .next_event = record->next_event};
     if (!guest->record.uid || !guest->record.namespace_ || !guest->record.name || !guest->record.pod_uid ||
@@ -302,8 +302,11 @@ static int on_netsetup(sd_event_source *source, const siginfo_t *info, void *use
     else {
         json_t *plan = out ? json_loads(out, JSON_REJECT_DUPLICATES, NULL) : NULL;
 
-        json_decref(guest->record.links);
-        guest->record.links = links_of(plan);
+        json_t *links = links_of(plan);
+
+        free(guest->record.links);
+        guest->record.links = json_dumps(links, JSON_COMPACT);
+        json_decref(links);
         json_decref(plan);
         r = record_save(guest->paths->records, &guest->record, &error);
     }

@@ -291,6 +291,7 @@ int main(int argc, char **argv)
     int r;
 
     log_init("virt-handler", LOG_LEVEL_INFO);
+    program_tune_heap();
     signal(SIGPIPE, SIG_IGN);
     r = parse(&p, argc, argv);
     if (r >= 0)

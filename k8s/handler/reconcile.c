@@ -8,9 +8,11 @@
 #include "k8s/handler/reconcile.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/event.h"
 #include "base/fd.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -34,7 +36,8 @@ struct reconciler {
     struct kube_map guests;
     void (*on_synced)(void *userdata);
     void *userdata;
-    bool synced;
+    bool synced, tidy_soon;
+    sd_event_source *tidy;
     uint64_t turns, writes, write_failures, syncs, events;
 };
 
@@ -52,6 +55,15 @@ static void write_status(struct turn *t);
 
 /* ---- turns ------------------------------------------------------------------------------------------------------ */
 
+static int on_tidy(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct reconciler *r = userdata;
+
+    r->tidy_soon = false;
+    malloc_trim(0); /* what a burst of turns has left in pieces goes back to the system */
+    return 0;
+}
+
 static void turn_end(struct turn *t)
 {
     struct reconciler *r = t->r;
@@ -68,6 +80,8 @@ static void turn_end(struct turn *t)
     json_decref(t->domain);
     json_decref(t->extra);
     json_decref(t->agent);
+    if (!r->tidy_soon)
+        r->tidy_soon = event_arm_timer(kube_client_event(r->client), &r->tidy, HANDLER_TIDY_USEC, on_tidy, r) >= 0;
     kube_queue_done(r->queue, t->key);
     free(t->key);
     free(t);
@@ -336,10 +350,12 @@ static void on_written(const struct kube_reply *reply, void *userdata)
 
 static void write_status(struct turn *t)
 {
+    const char *text = t->guest->record.links;
+    json_t *links = text ? json_loads(text, 0, NULL) : NULL;
     const struct seen seen = {.domain = t->domain,
                               .extra = t->extra,
                               .agent_interfaces = t->agent,
-                              .links = t->guest->record.links,
+                              .links = links,
                               .failure = t->guest->failure,
                               .synced = t->guest->synced,
                               .now = kube_now()};
@@ -351,11 +367,8 @@ static void write_status(struct turn *t)
                                    .subresource = "status"};
     int r;
 
-    if (!t->vmi || !GET(t->vmi, "status")) {
-        turn_end(t);
-        return;
-    }
-    status = handler_status(t->vmi, &seen);
+    status = t->vmi && GET(t->vmi, "status") ? handler_status(t->vmi, &seen) : NULL;
+    json_decref(links);
     diff = status ? merge_diff(GET(t->vmi, "status"), status) : NULL;
     json_decref(status);
     if (!diff) {
@@ -683,6 +696,7 @@ void reconciler_free(struct reconciler *r)
         guest_free(guest);
     }
     kube_map_done(&r->guests);
+    sd_event_source_disable_unref(r->tidy);
     kube_recorder_free(r->recorder);
     free(r);
 }

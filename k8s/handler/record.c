@@ -23,17 +23,18 @@ void record_done(struct record *record)
     free(record->namespace_);
     free(record->name);
     free(record->pod_uid);
-    json_decref(record->links);
+    free(record->links);
     *record = (struct record){0};
 }
 
 int record_save(const char *dir, const struct record *record, struct error **ret_error)
 {
     _cleanup_free_ char *path = NULL, *text = NULL;
+    json_t *links = record->links ? json_loads(record->links, 0, NULL) : NULL;
     json_t *json =
-        json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:O*}", "uid", record->uid, "namespace", record->namespace_, "name",
+        json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:o*}", "uid", record->uid, "namespace", record->namespace_, "name",
                   record->name, "podUID", record->pod_uid, "generation", (json_int_t)record->generation, "nextEvent",
-                  (json_int_t)record->next_event, "interfaces", record->links);
+                  (json_int_t)record->next_event, "interfaces", links);
 
     text = json ? json_dumps(json, JSON_COMPACT) : NULL;
     json_decref(json);
@@ -75,7 +76,10 @@ int record_load(const char *dir, const char *uid, struct record *ret, struct err
         r = -EBADMSG;
     record.generation = json_integer_value(json_object_get(json, "generation"));
     record.next_event = (uint64_t)json_integer_value(json_object_get(json, "nextEvent"));
-    record.links = json_incref(json_object_get(json, "interfaces"));
+    if (r >= 0 && json_object_get(json, "interfaces")) {
+        record.links = json_dumps(json_object_get(json, "interfaces"), JSON_COMPACT);
+        r = record.links ? 0 : -ENOMEM;
+    }
     json_decref(json);
     if (r < 0) {
         record_done(&record);

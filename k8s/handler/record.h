@@ -11,7 +11,7 @@
 
 struct record {
     char *uid, *namespace_, *name, *pod_uid;
-    json_t *links;       /* netsetup's interfaces; NULL: not done */
+    char *links;         /* netsetup's interfaces, as JSON text: a tree would take five times as much; NULL: not done */
     int64_t generation;  /* of the object that the VM was last made like; 0: none */
     uint64_t next_event; /* of the launcher's events: the first that has not been seen */
 };

@@ -501,6 +501,17 @@ static void client_watch(struct rpc_client *client)
                                       EPOLLIN | (rpc_output_pending(&client->output) > 0 ? EPOLLOUT : 0U));
 }
 
+/* The agent of a node has a client for each VM, nearly all of them at rest: no buffer is kept for the next message. */
+static void client_rest(struct rpc_client *client)
+{
+    if (client->pending.first)
+        return;
+    if (!rpc_input_is_partial(&client->input))
+        rpc_input_done(&client->input);
+    if (rpc_output_pending(&client->output) == 0)
+        rpc_output_done(&client->output);
+}
+
 static int on_client_io(sd_event_source *source, int fd, uint32_t events, void *userdata)
 {
     struct rpc_client *client = userdata;
@@ -516,6 +527,7 @@ static int on_client_io(sd_event_source *source, int fd, uint32_t events, void *
     else if (r != -EAGAIN)
         client_close(client, TAKE_PTR(error));
     client_watch(client);
+    client_rest(client);
     client_unref(client);
     return 0;
 }

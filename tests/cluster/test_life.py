@@ -116,7 +116,7 @@ def test_guest_powers_off(machine, strategy, after):
         machine.seen(machine.uid())
     else:
         machine.wait_status("Stopped")
-        assert machine.phase() == ("Succeeded" if strategy == "Manual" else "")
+        machine.wait("what is left of the instance", lambda: machine.phase() == ("Succeeded" if strategy == "Manual" else ""))
     assert "Stopped" in machine.reasons("VirtualMachineInstance")
 
 

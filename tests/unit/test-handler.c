@@ -118,17 +118,17 @@ static void test_status_settles(void **state)
 static void test_records(void **state)
 {
     char dir[] = "/tmp/vmlet-records-XXXXXX", uid[] = "1b4e28ba-2fa1-11d2-883f-0016d3cca427", name[] = "n",
-         space[] = "s";
+         space[] = "s", links[] = "[{\"name\":\"default\"}]";
     struct record record = {.uid = uid, .namespace_ = space, .name = name, .pod_uid = uid, .generation = 3}, back;
     char path[128];
 
     assert_non_null(mkdtemp(dir));
     assert_false(uid_is_valid("../../etc/passwd"));
     assert_false(uid_is_valid(""));
-    record.links = json_pack("[{s:s}]", "name", "default");
+    record.links = links;
     assert_int_equal(record_save(dir, &record, NULL), 0);
     assert_int_equal(record_load(dir, uid, &back, NULL), 0);
-    assert_true(json_equal(back.links, record.links) && back.generation == 3 && streq(back.name, name));
+    assert_true(streq(back.links, links) && back.generation == 3 && streq(back.name, name));
     record_done(&back);
     /* half a file */
     snprintf(path, sizeof(path), "%s/%s", dir, uid);
@@ -136,7 +136,6 @@ static void test_records(void **state)
     assert_int_equal(record_load(dir, uid, &back, NULL), -EBADMSG);
     record_remove(dir, uid);
     assert_int_equal(record_load(dir, uid, &back, NULL), -ENOENT);
-    json_decref(record.links);
     remove_tree(dir);
 }
 
