@@ -65,6 +65,40 @@ void cleanup_console_log(const char *vm_dir)
         log_warning("cannot create %s: %s; guest-console-log ends by its own SIGTERM", path, strerror(errno));
 }
 
+/* ---- the console ----------------------------------------------------------------------------------------------- */
+
+int console_hold(const char *vm_dir)
+{
+    _cleanup_free_ char *path = NULL;
+    int fd;
+
+    if (asprintf(&path, "%s/serial.out", vm_dir) < 0) {
+        path = NULL;
+        return -ENOMEM;
+    }
+    fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+    return fd < 0 ? -errno : fd;
+}
+
+void console_save(const char *vm_dir, int fd)
+{
+    _cleanup_close_ int log = -EBADF;
+    _cleanup_free_ char *path = NULL;
+    size_t saved = 0;
+    char data[4096];
+    ssize_t n;
+
+    if (asprintf(&path, "%s/virt-serial0-log", vm_dir) < 0) {
+        path = NULL;
+        return;
+    }
+    log = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW); /* ENOENT: the console is not logged */
+    while (log >= 0 && (n = read(fd, data, sizeof(data))) > 0 && fd_write_all(log, data, (size_t)n) >= 0)
+        saved += (size_t)n;
+    if (saved > 0)
+        log_info("%zu bytes that the guest had printed while there was no launcher were added to %s", saved, path);
+}
+
 /* ---- Istio ----------------------------------------------------------------------------------------------------- */
 
 #define ISTIO_READY_PORT 15021

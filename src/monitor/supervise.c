@@ -31,6 +31,7 @@ struct monitor {
     enum phase phase;
     uint64_t deadline; /* 0: none */
     int signal_fd;
+    int console_fd;            /* while there is no launcher, and afterwards */
     bool is_init;              /* PID 1: the kernel ends what we leave */
     bool stop_asked;           /* a TERM, INT or QUIT came */
     pid_t launcher;            /* 0: none */
@@ -213,6 +214,8 @@ static void finish(struct monitor *m)
 
     describe(&m->status, how, sizeof(how));
     snprintf(text, sizeof(text), "virt-launcher %s; %s\n", how, m->guest_end);
+    if (m->console_fd >= 0)
+        console_save(m->vm_dir, m->console_fd);
     cleanup_show_logs(m->options->private_dir);
     cleanup_termination_message(m->options->termination_log, m->options->termination_log_given, text);
     text[strlen(text) - 1] = '\0';
@@ -293,10 +296,20 @@ static bool schedule_restart(struct monitor *m)
     return true;
 }
 
+/* The console of the VM that there is now, in place of one of a start that failed. */
+static void hold_console(struct monitor *m)
+{
+    int former = m->console_fd;
+
+    m->console_fd = m->vm_dir ? console_hold(m->vm_dir) : -EBADF;
+    fd_close(former);
+}
+
 static void launcher_ended(struct monitor *m, const siginfo_t *info)
 {
     m->launcher = 0;
     m->status = *info;
+    hold_console(m); /* first of all: QEMU may end at any moment */
     m->guest_reaped = false;
     guests_done(&m->guests);
     guests_find(m->state_path, &m->guests);
@@ -459,7 +472,7 @@ static int setup(struct monitor *m, struct error **ret_error)
 
 int supervise(const struct monitor_options *options, struct error **ret_error)
 {
-    struct monitor m = {.options = options, .signal_fd = -EBADF};
+    struct monitor m = {.options = options, .signal_fd = -EBADF, .console_fd = -EBADF};
     int r;
 
     r = setup(&m, ret_error);
@@ -484,6 +497,7 @@ int supervise(const struct monitor_options *options, struct error **ret_error)
         leave(&m);
     }
     fd_close(m.signal_fd);
+    fd_close(m.console_fd);
     free(m.vm_dir);
     free(m.state_path);
     return r < 0 ? r : status_exit_code(&m.status);

@@ -2,12 +2,15 @@
 """The pod as it is: the real monitor as PID 1, the real launcher, a real guest, as uid 107 on a read-only root.
 
 The command line is that of a KubeVirt pod, word by word but for the names of directories that a pod has for itself."""
+import array
+import fcntl
 import json
 import os
 import shutil
 import signal
 import statistics
 import subprocess
+import termios
 import time
 from pathlib import Path
 
@@ -286,3 +289,53 @@ def test_guest_that_ignores_the_button_ends_by_the_deadline(start):
     assert 2.9 < took < 8, took
     assert "because the guest did not shut down in its grace period" in pod.log()
     client.close()
+
+
+def waiting_bytes(fifo):
+    """What is in a pipe that has another reader too; nothing is taken out of it."""
+    fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        count = array.array("i", [0])
+        fcntl.ioctl(fd, termios.FIONREAD, count)
+        return count[0]
+    finally:
+        os.close(fd)
+
+
+def halt(pid):
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: (read_stat(pid) or "Z")[0] == "T", "the process stands still")
+
+
+def holds(pid, name):
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            if os.readlink(fd).endswith(name):
+                return True
+        except OSError:  # closed meanwhile
+            pass
+    return False
+
+
+def test_last_words_of_a_guest_that_ends_without_a_launcher(start):
+    pod = start()
+    pod.boot("vmlet.noagent vmlet.write=0 vmlet.pace=0.001")
+    wait_until(lambda: pod.console.exists() and b"vmlet guest line" in pod.console.read_bytes(), "the guest prints")
+    qemu, launcher = pod.qemu, None
+    for _ in range(6):  # so that the monitor waits for a while before the next one
+        launcher = wait_until(lambda: pod.launcher if pod.launcher != launcher else None, "a new launcher")
+        os.kill(launcher, signal.SIGKILL)
+    wait_until(lambda: pod.launcher not in (None, launcher) and pod.connect(), "the last launcher serves")
+    launcher = pod.launcher
+    halt(launcher)
+    fifo = pod.vm_dir / "serial.out"
+    wait_until(lambda: waiting_bytes(fifo) > 100, "the guest has printed what nobody has read")
+    halt(qemu)
+    told = pod.console.stat().st_size + waiting_bytes(fifo)
+    os.kill(launcher, signal.SIGKILL)
+
+    wait_until(lambda: holds(pod.monitor, "/serial.out"), "the monitor holds the pipe")
+    os.kill(qemu, signal.SIGKILL)
+    assert pod.process.wait(PATIENCE) != 0
+    assert pod.console.stat().st_size == told
+    assert "were added to" in pod.log() or "took over" in pod.log(), pod.log()
