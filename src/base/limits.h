@@ -109,9 +109,10 @@
 #define LIMIT_CONSOLE_QUEUE_BYTES  (1024U * 1024) /* a viewer that reads slower than this loses its connection */
 #define LIMIT_CONSOLE_VIEWERS      16U
 /* The console's log: of one file, and of files with the one that is written. A pod's ephemeral-storage pays for it. */
-#define LIMIT_CONSOLE_LOG_BYTES (4U * 1024 * 1024)
-#define LIMIT_CONSOLE_LOG_FILES 4U
-#define CONSOLE_LOG_REPLAY      (32U * 1024) /* of the log's end, to viewers of an adopted VM */
+#define LIMIT_CONSOLE_LOG_BYTES  (4U * 1024 * 1024)
+#define LIMIT_CONSOLE_LOG_FILES  4U
+#define LIMIT_FIRMWARE_LOG_BYTES (1024U * 1024) /* of what the firmware says on its debug port, for one launcher */
+#define CONSOLE_LOG_REPLAY       (32U * 1024)   /* of the log's end, to viewers of an adopted VM */
 
 /* Network set-up. */
 #define TIMEOUT_NFT_USEC (10 * USEC_PER_SEC)

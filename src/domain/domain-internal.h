@@ -7,6 +7,7 @@
 #include "base/limits.h"
 #include "domain/console-log.h"
 #include "domain/domain.h"
+#include "domain/firmware-log.h"
 #include "domain/guest-info.h"
 
 #define HELPERS_MAX 16U
@@ -70,9 +71,10 @@ struct domain {
     struct console *console;
     struct console_log *console_log; /* NULL: the console is not logged */
     uint64_t console_log_bytes;
-    bool adopted;         /* started by a former launcher */
-    bool agent_open;      /* the guest holds its end of the channel open */
-    bool agent_connected; /* and the agent has answered */
+    struct firmware_log *firmware_log; /* NULL: nobody wants to know */
+    bool adopted;                      /* started by a former launcher */
+    bool agent_open;                   /* the guest holds its end of the channel open */
+    bool agent_connected;              /* and the agent has answered */
     char *agent_version;
     struct guest_info *guest_info;
     sd_event_source *thaw_timer, *clock_timer;

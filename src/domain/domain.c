@@ -114,6 +114,7 @@ void domain_free(struct domain *d)
     sd_event_source_disable_unref(d->clock_timer);
     if (d->console && killed)
         console_drain(d->console);
+    firmware_log_free(d->firmware_log);
     console_free(d->console);
     if (!d->adopted || killed || (STATE_BIT(d->lifecycle.state) & STATES_FINAL))
         remove_files(d); /* not those of a VM that could not be taken over, and runs on */
@@ -269,6 +270,8 @@ static int on_qemu_exit(sd_event_source *source, int fd, uint32_t revents, void 
     CRASH_POINT("end-reaped");
     if (d->console)
         console_drain(d->console);
+    if (d->firmware_log)
+        firmware_log_drain(d->firmware_log);
     domain_stop_helpers(d);
     stop_done(&d->stop);
     domain_state_changed(d);

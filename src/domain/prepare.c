@@ -240,6 +240,7 @@ static int build(const struct prepare_options *o, struct prepared *p, struct are
         .caps = p->caps,
         .private_dir = o->dir,
         .firmware_dir = o->firmware_dir,
+        .firmware_log = o->firmware_log,
         .now = time(NULL),
         .vnc = true,
         .serial_log = o->vmi->spec.domain.devices.log_serial_console != OPT_FALSE,

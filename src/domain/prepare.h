@@ -34,6 +34,7 @@ struct prepare_options {
     const struct pod_network *network;      /* for VM_NET_POD */
     const char *kernel, *initrd, *append;   /* instead of what the manifest says */
     const char *firmware_dir;               /* --ovmf-path, or NULL */
+    const char *firmware_log;               /* a fifo for what the firmware says of its work, or NULL */
     const struct accel_result *known_accel; /* of a VM that runs already: nothing is probed */
     bool touch_nothing;                     /* explain: make no image, run no probe of the images */
     struct timeline *timeline;              /* may be NULL */

@@ -103,29 +103,39 @@ static char *fifo_path(const char *serial, const char *direction)
 int domain_list_fifos(struct domain *d)
 {
     bool log;
-    const char *serial = machine_get_serial(d->machine, &log);
+    const char *serial = machine_get_serial(d->machine, &log), *firmware = machine_get_firmware_log(d->machine);
 
+    if (firmware && strv_append(&d->sockets, firmware) < 0)
+        return -ENOMEM;
     if (!serial)
         return 0;
     return strv_printf(&d->sockets, "%s.in", serial) < 0 || strv_printf(&d->sockets, "%s.out", serial) < 0 ? -ENOMEM
                                                                                                            : 0;
 }
 
-/* The console's way to the guest and back, new and empty. */
+static int make_fifo(const char *path, struct error **ret_error)
+{
+    if ((unlink(path) < 0 && errno != ENOENT) || mkfifo(path, 0600) < 0)
+        return error_errno(ret_error, errno, "cannot make %s", path);
+    return 0;
+}
+
+/* The console's way to the guest and back, new and empty; and the firmware's way to the log. */
 static int make_fifos(struct domain *d, struct error **ret_error)
 {
     static const char *const directions[] = {"in", "out"};
+    const char *firmware = machine_get_firmware_log(d->machine);
     bool log;
+    int r = firmware ? make_fifo(firmware, ret_error) : 0;
     const char *serial = machine_get_serial(d->machine, &log);
 
-    for (size_t i = 0; serial && i < ELEMENTSOF(directions); i++) {
+    for (size_t i = 0; serial && i < ELEMENTSOF(directions) && r == 0; i++) {
         _cleanup_free_ char *path = fifo_path(serial, directions[i]);
 
-        if (!path)
-            return error_oom(ret_error);
-        if ((unlink(path) < 0 && errno != ENOENT) || mkfifo(path, 0600) < 0)
-            return error_errno(ret_error, errno, "cannot make %s", path);
+        r = path ? make_fifo(path, ret_error) : error_oom(ret_error);
     }
+    if (r < 0)
+        return r;
     return domain_list_fifos(d) < 0 ? error_oom(ret_error) : 0;
 }
 
@@ -165,6 +175,21 @@ static int connect_console(struct domain *d, struct error **ret_error)
     return console_new(d->event, TAKE_FD(out), TAKE_FD(in), viewers, d->console_log, &d->console, ret_error);
 }
 
+/* Of a VM that runs it is no reason to fail. */
+static int connect_firmware_log(struct domain *d, struct error **ret_error)
+{
+    const char *path = machine_get_firmware_log(d->machine);
+    _cleanup_error_ struct error *e = NULL;
+
+    if (!path)
+        return 0;
+    if (!d->adopted)
+        return firmware_log_new(d->event, path, &d->firmware_log, ret_error);
+    if (firmware_log_new(d->event, path, &d->firmware_log, &e) < 0)
+        log_warning_of(e, "the firmware's log goes on without this launcher");
+    return 0;
+}
+
 int domain_connect(struct domain *d, struct error **ret_error)
 {
     size_t n;
@@ -187,7 +212,8 @@ int domain_connect(struct domain *d, struct error **ret_error)
         if (r < 0)
             return error_errno(ret_error, r, "cannot watch the agent's channel");
     }
-    return connect_console(d, ret_error);
+    r = connect_firmware_log(d, ret_error);
+    return r < 0 ? r : connect_console(d, ret_error);
 }
 
 int domain_connect_monitor(struct domain *d, struct error **ret_error)

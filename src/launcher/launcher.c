@@ -31,6 +31,7 @@ struct launcher {
     struct control *control;
     sd_event_source *qemu_timer;
     char *init_socket, *socket;
+    char *firmware_log; /* where KubeVirt has this fifo: in the private directory of the pod */
 
     struct vmi *vmi;
     char *dir; /* <private dir>/<uid> */
@@ -146,6 +147,7 @@ static int prepare(struct launcher *l, const struct accel_result *known, struct 
         .storage = storage_options(l),
         .net = VM_NET_POD,
         .firmware_dir = lo->ovmf_path,
+        .firmware_log = lo->log_firmware ? l->firmware_log : NULL,
         .known_accel = known,
         .touch_nothing = known != NULL,
         .timeline = known ? NULL : l->timeline,
@@ -521,7 +523,7 @@ static int adopt_if_any(struct launcher *l, struct error **ret_error)
     int r = 0;
 
     while (dir && r == 0 && (entry = readdir(dir)))
-        if (entry->d_name[0] != '.')
+        if (entry->d_name[0] != '.' && entry->d_type != DT_FIFO)
             r = try_dir(l, entry->d_name, ret_error);
     if (dir)
         closedir(dir);
@@ -571,7 +573,8 @@ int launcher_new(sd_event *event, const struct launcher_options *options, struct
     l->events = event_log_new();
     l->init_socket = path_below(sockets, "launcher-init-sock");
     l->socket = path_below(sockets, "launcher-sock");
-    if (!l->events || !l->init_socket || !l->socket)
+    l->firmware_log = path_below(options->private_dir, "QEMUSeaBiosDebugPipe");
+    if (!l->events || !l->init_socket || !l->socket || !l->firmware_log)
         return error_oom(ret_error);
     r = make_directories(options, sockets, ret_error);
     if (r < 0)
@@ -615,6 +618,7 @@ void launcher_free(struct launcher *l)
     event_log_free(l->events);
     sd_event_source_disable_unref(l->qemu_timer);
     sd_event_unref(l->event);
+    free(l->firmware_log);
     free(l->init_socket);
     free(l->socket);
     free(l);

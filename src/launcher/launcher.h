@@ -23,6 +23,7 @@ struct launcher_options {
     uint64_t grace_usec;        /* of the stop that SIGTERM begins */
     uint64_t console_log_bytes; /* of one file of the console's log; 0: the default */
     bool allow_qmp_writes;
+    bool log_firmware; /* what the firmware says on its debug port goes to the log */
 };
 
 /* Makes the directories and serves launcher-init-sock, renamed to launcher-sock as the last step: ready. */

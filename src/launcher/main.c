@@ -20,15 +20,19 @@ enum flag_kind {
     FLAG_DURATION, /* "3m", "278s"; microseconds */
     FLAG_SECONDS,  /* a number; microseconds */
     FLAG_BYTES,    /* at least a page */
+    FLAG_LEVEL,    /* klog's */
     FLAG_BOOL,
     FLAG_IGNORED_VALUE, /* of libvirt, or of a part that is not built: accepted, warned about once */
     FLAG_IGNORED_BOOL,
 };
 
+#define DEBUG_VERBOSITY    4 /* of klog's numbers */
+#define FIRMWARE_VERBOSITY 6 /* KubeVirt's threshold is "more than 5" */
+
 struct flags {
     const char *name, *namespace_, *uid, *share_dir, *private_dir, *ephemeral_dir, *container_disk_dir, *hotplug_dir,
         *empty_disk_dir, *ovmf_path, *qemu;
-    uint64_t qemu_timeout, grace, console_log_bytes;
+    uint64_t qemu_timeout, grace, console_log_bytes, verbosity;
     bool allow_emulation, run_as_nonroot, keep_after_failure, help, version, verbose, allow_qmp_writes;
 };
 
@@ -70,6 +74,8 @@ static const struct flag {
     BOOL("allow-qmp-writes", allow_qmp_writes, "let the command server's Qmp method change the VM"),
     BOOL("run-as-nonroot", run_as_nonroot, "accepted: the launcher needs no privilege"),
     BOOL("keep-after-failure", keep_after_failure, "accepted: the monitor's flag"),
+    {"v", FLAG_LEVEL, offsetof(struct flags, verbosity),
+     "klog's verbosity: 4 and more logs debug messages, 6 and more what the firmware says"},
     BOOL("verbose", verbose, "log debug messages"),
     BOOL("help", help, "show this text"),
     BOOL("version", version, "show the version"),
@@ -89,7 +95,6 @@ static const struct flag {
     {"qemu-fsfreeze-status-interval", FLAG_IGNORED_VALUE, 0, NULL},
     {"libvirt-log-filters", FLAG_IGNORED_VALUE, 0, NULL},
     {"hypervisor", FLAG_IGNORED_VALUE, 0, NULL},
-    {"v", FLAG_IGNORED_VALUE, 0, NULL},
 };
 
 static int bad(const char *flag, const char *value, const char *allowed)
@@ -116,6 +121,15 @@ static int store(const struct flag *flag, struct flags *flags, const char *value
         if (errno || *end || end == value || *value == '-' || n > 1000000000UL)
             return bad(flag->name, value, "a number of seconds, 0 or more");
         *(uint64_t *)target = n * USEC_PER_SEC;
+        return 0;
+    }
+    case FLAG_LEVEL: {
+        errno = 0;
+        unsigned long n = strtoul(value, &end, 10);
+
+        if (errno || *end || end == value || *value == '-')
+            return bad(flag->name, value, "a number, 0 or more");
+        *(uint64_t *)target = n;
         return 0;
     }
     case FLAG_BYTES: {
@@ -260,6 +274,7 @@ static int run(const struct flags *flags, struct timeline *timeline, struct erro
         .grace_usec = flags->grace,
         .console_log_bytes = flags->console_log_bytes,
         .allow_qmp_writes = flags->allow_qmp_writes,
+        .log_firmware = flags->verbosity >= FIRMWARE_VERBOSITY,
     };
     const char *standalone = getenv("STANDALONE_VMI");
     int r;
@@ -289,6 +304,13 @@ static int run(const struct flags *flags, struct timeline *timeline, struct erro
     return launcher_exit_code(launcher);
 }
 
+static uint64_t verbosity_of_environment(void)
+{
+    const char *text = getenv("VIRT_LAUNCHER_LOG_VERBOSITY");
+
+    return text && *text >= '0' && *text <= '9' ? strtoul(text, NULL, 10) : 0;
+}
+
 int main(int argc, char **argv)
 {
     struct timeline timeline = {0};
@@ -303,7 +325,6 @@ int main(int argc, char **argv)
         .grace = DEFAULT_GRACE_PERIOD_SECONDS * USEC_PER_SEC,
     };
     _cleanup_error_ struct error *e = NULL;
-    const char *verbosity = getenv("VIRT_LAUNCHER_LOG_VERBOSITY");
     int r;
 
     timeline_mark(&timeline, MARK_EXEC);
@@ -314,9 +335,12 @@ int main(int argc, char **argv)
         return EXIT_OK;
     }
 #endif
-    log_init("virt-launcher", verbosity && atoi(verbosity) >= 4 ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
+    log_init("virt-launcher", LOG_LEVEL_INFO);
     if (parse_flags(argc, argv, &flags) < 0)
         return EXIT_BAD_INPUT;
+    flags.verbosity = MAX(flags.verbosity, verbosity_of_environment());
+    if (flags.verbosity >= DEBUG_VERBOSITY && !getenv("VMLET_LOG_LEVEL"))
+        log_set_level(LOG_LEVEL_DEBUG);
     if (flags.help) {
         print_help();
         return EXIT_OK;

@@ -73,6 +73,7 @@ struct machine {
     const char *nvram, *nvram_template;
     const char *serial; /* path of its fifos, without the ending */
     bool serial_log;
+    const char *firmware_log;
     /* for machine_to_json() */
     const char *name, *uuid, *arch, *accel, *type, *cpu_model, *cpu_text, *firmware;
     unsigned vcpus, max_vcpus, sockets, cores, threads;

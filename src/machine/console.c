@@ -44,8 +44,8 @@ static void build_firmware_log(struct build *b)
 
     if (!b->facts->firmware_log || !b->x86)
         return;
-    option(b, SECTION_BACKEND, "-chardev",
-           text(b, "pipe,id=firmware-log,path=%s", comma(b, private_path(b, "QEMUSeaBiosDebugPipe"))));
+    b->machine->firmware_log = text(b, "%s", b->facts->firmware_log);
+    option(b, SECTION_BACKEND, "-chardev", text(b, "pipe,id=firmware-log,path=%s", comma(b, b->machine->firmware_log)));
     device = device_new(b, NULL, "isa-debugcon", "debugcon0");
     set_string(b, device, "chardev", "firmware-log");
     set_int(b, device, "iobase", 0x402);

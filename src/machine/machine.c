@@ -330,6 +330,11 @@ const char *machine_get_serial(const struct machine *machine, bool *ret_log)
     return machine->serial;
 }
 
+const char *machine_get_firmware_log(const struct machine *machine)
+{
+    return machine->firmware_log;
+}
+
 const char *machine_get_nvram(const struct machine *machine, const char **ret_template)
 {
     *ret_template = machine->nvram_template;

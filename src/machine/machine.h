@@ -97,11 +97,11 @@ struct machine_facts {
     size_t n_host_devices;
     const char *kernel, *initrd, *append; /* what -kernel, -initrd, -append get; NULL: none */
     const char *ignition_path;
-    unsigned vsock_cid; /* 0: none assigned */
-    bool vnc;           /* false: no VNC socket even if the manifest has graphics (QEMU built without it) */
-    bool serial_log;    /* write virt-serial0-log */
-    bool firmware_log;  /* isa-debugcon to QEMUSeaBiosDebugPipe, a fifo in private_dir */
-    int64_t now;        /* seconds since the epoch, for clock.utc.offsetSeconds; 0: not known */
+    unsigned vsock_cid;       /* 0: none assigned */
+    bool vnc;                 /* false: no VNC socket even if the manifest has graphics (QEMU built without it) */
+    bool serial_log;          /* write virt-serial0-log */
+    const char *firmware_log; /* a fifo, to which the firmware's debug port writes; NULL: no such port */
+    int64_t now;              /* seconds since the epoch, for clock.utc.offsetSeconds; 0: not known */
     const struct machine_smbios *smbios; /* NULL: KubeVirt's own values */
     bool no_free_page_reporting;         /* the cluster's configuration */
     bool assume; /* for `explain`: what only a host or a cluster gives (devices, a vsock id) is taken as given, and what
@@ -185,6 +185,8 @@ char *const *machine_get_lacks(const struct machine *machine);
 /* The serial console: QEMU opens the fifos PATH.in and PATH.out, which the domain makes before the spawn. NULL: none.
  * *ret_log: what comes out of it is to be logged. */
 const char *machine_get_serial(const struct machine *machine, bool *ret_log);
+/* The fifo of facts->firmware_log, which the domain makes before the spawn; NULL: this machine has none. */
+const char *machine_get_firmware_log(const struct machine *machine);
 const char *machine_get_nvram(const struct machine *machine, const char **ret_template);
 #define MACHINE_DISK_NODES 4 /* block nodes of one disk: file and format, of the image and of what is below it */
 

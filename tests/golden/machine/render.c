@@ -258,7 +258,8 @@ static void make_scene(struct scene *s, const struct vmi *vmi)
     f->assume = hint_bool(s->hints, "assume", false);
     f->vnc = hint_bool(s->hints, "vnc", true);
     f->serial_log = hint_bool(s->hints, "serialLog", true);
-    f->firmware_log = hint_bool(s->hints, "firmwareLog", false);
+    if (hint_bool(s->hints, "firmwareLog", false))
+        f->firmware_log = arena_printf(s->arena, "%s/var/run/kubevirt-private/QEMUSeaBiosDebugPipe", s->root);
     f->now = 1800000000;
     f->smbios = hint_bool(s->hints, "smbios", false) ? &smbios : NULL;
     f->no_free_page_reporting = hint_bool(s->hints, "noFreePageReporting", false);

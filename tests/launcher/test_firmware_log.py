@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the firmware says of its work, in the launcher's log at a raised verbosity."""
+import re
+import stat
+
+import pytest
+from vmlet_lab import vmi, wait_until
+
+BEGIN = "[SeaBios]: SeaBIOS (version"
+
+
+def said(pod):
+    return pod.text().count(BEGIN)
+
+
+@pytest.mark.parametrize("way", ["environment", "flag"])
+def test_its_lines_are_in_the_log_over_resets_and_launchers(pod, way):
+    arguments = ["-v", "6"] if way == "flag" else []
+    environment = {"VIRT_LAUNCHER_LOG_VERBOSITY": "6"} if way == "environment" else {}
+    pod.start(*arguments, env=environment)
+    client = pod.client()
+    client.ok("SyncVirtualMachine", vmi=vmi("vmlet.noagent"))
+    pod.qemu = client.ok("GetDomain")["vmlet"]["pid"]
+    fifo = pod.private / "QEMUSeaBiosDebugPipe"
+    assert stat.S_ISFIFO(fifo.stat().st_mode) and stat.S_IMODE(fifo.stat().st_mode) == 0o600
+    wait_until(lambda: said(pod) == 1, "the firmware says who it is")
+    wait_until(lambda: re.search(r"\[SeaBios\]: .*[Bb]oot", pod.text()), "it says what it boots")
+    pod.process.kill()
+    pod.process.wait()
+    pod.start(*arguments, env=environment)
+    client = pod.client()
+    client.ok("ResetVirtualMachine", vmi={})
+    wait_until(lambda: said(pod) == 2, "it says so again, to the next launcher")
+    client.ok("KillVirtualMachine", vmi={})
+    assert pod.end() == 0
+    assert not fifo.exists()
+
+
+def test_without_the_verbosity_there_is_none(pod):
+    pod.boot()
+    assert not (pod.private / "QEMUSeaBiosDebugPipe").exists()
+    with open(f"/proc/{pod.qemu}/cmdline", "rb") as f:
+        assert b"debugcon" not in f.read()
+
+
+def test_a_verbosity_that_is_no_number(pod):
+    with pytest.raises(AssertionError, match="a number, 0 or more"):
+        pod.start("-v", "loud")
+    assert pod.process.returncode == 2
