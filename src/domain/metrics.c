@@ -161,9 +161,23 @@ static void add_object(struct writer *w, const struct metric *metrics, const jso
     }
 }
 
+typedef void (*label_fn)(struct strbuf *to, json_t *entry, size_t index);
+
+/* A guest can mount twice at one place, and a scrape with two samples of one series is refused whole. */
+static bool is_repeated(const json_t *list, size_t index, label_fn label, const char *labels)
+{
+    for (size_t i = 0; i < index; i++) {
+        _cleanup_(strbuf_done) struct strbuf other = {0};
+
+        label(&other, json_array_get(list, i), i);
+        if (streq(strbuf_text(&other), labels))
+            return true;
+    }
+    return false;
+}
+
 /* All samples of a metric stand together, as the format demands; `label` makes those of one entry. */
-static void add_list(struct writer *w, const struct metric *metrics, const json_t *list,
-                     void (*label)(struct strbuf *to, json_t *entry, size_t index))
+static void add_list(struct writer *w, const struct metric *metrics, const json_t *list, label_fn label)
 {
     json_t *entry;
     size_t i;
@@ -174,7 +188,8 @@ static void add_list(struct writer *w, const struct metric *metrics, const json_
             _cleanup_(strbuf_done) struct strbuf labels = {0};
 
             label(&labels, entry, i);
-            add_sample(w, m, entry, strbuf_text(&labels));
+            if (!is_repeated(list, i, label, strbuf_text(&labels)))
+                add_sample(w, m, entry, strbuf_text(&labels));
         }
     }
 }
