@@ -142,6 +142,7 @@ void domain_free(struct domain *d)
 void domain_state_changed(struct domain *d)
 {
     d->since_wall = realtime_usec();
+    guest_info_hold(d->guest_info, d->lifecycle.state != DOMAIN_RUNNING);
     event_log_add(d->events, "Domain", domain_state_name(d->lifecycle.state),
                   json_pack("{s:s, s:s}", "state", domain_state_name(d->lifecycle.state), "stateReason",
                             domain_reason_name(d->lifecycle.reason)),

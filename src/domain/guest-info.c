@@ -4,7 +4,17 @@
 #include "base/limits.h"
 #include "base/log.h"
 
-/* One command and how often it is asked at the most (compat §5.8). Adding one is adding a row. */
+#define FREEZE "guest-fsfreeze-status"
+
+/*
+ * One command and how often it is asked at the most (compat §5.8), in a multiple of the shortest. Adding one is adding
+ * a row. Each wake-up of an idle CPU costs more than all that is done in it, so what falls due together is asked
+ * together: every worker counts from the same start by whole intervals, however late an answer comes.
+ *
+ * An agent freezes only when it is asked to, and the only one that asks on this channel is this launcher, which keeps
+ * the answer. Thaw it can by itself (VSS after 10 s; an agent that was restarted): so its state is asked every 5 s
+ * while it is frozen, and with the list of users while it is not.
+ */
 static const struct {
     const char *command;
     unsigned seconds;
@@ -17,22 +27,30 @@ static const struct {
     {"guest-get-load", 120},
     {"guest-get-users", 10},
     {"guest-get-fsinfo", 300},
-    {"guest-fsfreeze-status", 5},
+    {FREEZE, 10},
 };
 
-#define WORKERS (ELEMENTSOF(table))
+#define WORKERS       (ELEMENTSOF(table))
+#define FIRST_USEC    (10 * USEC_PER_SEC) /* the first interval; it doubles */
+#define FROZEN_USEC   (5 * USEC_PER_SEC)  /* the interval while frozen */
+#define TOGETHER_USEC (1 * USEC_PER_SEC)  /* what is due so soon is asked in the same turn */
+#define INACCURACY_USEC                                                                                                \
+    (250 * USEC_PER_MSEC) /* sd-event lets several programs of the host wake up at once within it                      \
+                           */
 
 struct worker {
     struct guest_info *info;
     json_t *answer;
-    uint64_t interval, due; /* due UINT64_MAX: asked just now */
+    uint64_t interval, due; /* CLOCK_MONOTONIC */
+    bool asked;             /* and not answered yet */
     bool unsupported;       /* the agent does not know the command: not asked again until it restarts */
 };
 
 struct guest_info {
     sd_event *event;
     struct qga_client *agent; /* NULL: stopped */
-    unsigned epoch;           /* an answer to a question of before the last start does not count */
+    bool held;
+    unsigned epoch; /* an answer to a question of before the last start does not count */
     sd_event_source *timer;
     guest_info_changed_fn changed;
     void *userdata;
@@ -76,6 +94,23 @@ static size_t index_of(const struct worker *worker)
     return (size_t)(worker - worker->info->workers);
 }
 
+static bool is_frozen(const struct worker *w)
+{
+    const char *status = json_string_value(w->answer);
+
+    return streq(table[index_of(w)].command, FREEZE) && status && !streq(status, "thawed");
+}
+
+/* From the last time that it was due, not from now: the workers stay in step. */
+static void set_next(struct worker *w, uint64_t now)
+{
+    uint64_t interval = is_frozen(w) ? FROZEN_USEC : w->interval;
+
+    if (w->due <= now + TOGETHER_USEC)
+        w->due += ((now + TOGETHER_USEC - w->due) / interval + 1) * interval;
+    w->interval = MIN(w->interval * 2, table[index_of(w)].seconds * USEC_PER_SEC);
+}
+
 /* Consumes the answer. */
 static void keep(struct worker *w, json_t *answer)
 {
@@ -83,6 +118,10 @@ static void keep(struct worker *w, json_t *answer)
 
     json_decref(w->answer);
     w->answer = answer;
+    if (!same && w->info->agent && is_frozen(w)) {
+        w->due = MIN(w->due, now_usec() + FROZEN_USEC);
+        arm(w->info);
+    }
     if (!same && w->info->changed)
         w->info->changed(w->info, table[index_of(w)].command, w->info->userdata);
 }
@@ -91,33 +130,30 @@ static void on_answer(struct qga_client *agent, json_t *result, const struct err
 {
     struct question *q = userdata;
     struct worker *w = q->worker;
-    struct guest_info *info = w->info;
-    bool current = info->agent && q->epoch == info->epoch;
+    bool current = w->info->agent && q->epoch == w->info->epoch;
     const char *class = error_qmp_class(error);
 
     free(q);
     if (!current)
         return;
-    w->due = now_usec() + w->interval;
-    w->interval = MIN(w->interval * 2, table[index_of(w)].seconds * USEC_PER_SEC);
+    w->asked = false;
     if (error && class && streq(class, "CommandNotFound"))
         w->unsupported = true;
     else if (error)
         log_debug("%s: %s", table[index_of(w)].command, error_message(error));
     else
         keep(w, json_incref(result));
-    arm(info);
 }
 
 static void ask(struct worker *w)
 {
     struct question *q = malloc(sizeof(*q));
 
-    w->due = UINT64_MAX;
     if (!q)
         return;
     *q = (struct question){w, w->info->epoch};
-    if (qga_client_call(w->info->agent, table[index_of(w)].command, NULL, 0, on_answer, q) < 0)
+    w->asked = qga_client_call(w->info->agent, table[index_of(w)].command, NULL, 0, on_answer, q) >= 0;
+    if (!w->asked)
         free(q);
 }
 
@@ -126,39 +162,57 @@ static int on_timer(sd_event_source *source, uint64_t at, void *userdata)
     struct guest_info *info = userdata;
     uint64_t now = now_usec();
 
-    for (size_t i = 0; i < WORKERS && info->agent; i++)
-        if (!info->workers[i].unsupported && info->workers[i].due <= now)
-            ask(&info->workers[i]);
+    for (size_t i = 0; i < WORKERS && info->agent; i++) {
+        struct worker *w = &info->workers[i];
+
+        if (w->unsupported || w->due > now + TOGETHER_USEC)
+            continue;
+        set_next(w, now);
+        if (!w->asked) /* an agent that is slower than the interval is not asked twice at a time */
+            ask(w);
+    }
     arm(info);
     return 0;
 }
 
-/* One timer for all: at the earliest that is due, and what is due within a second of it is asked in the same turn. */
+/* One timer for all, at the earliest that is due. */
 static void arm(struct guest_info *info)
 {
-    uint64_t next = UINT64_MAX, now = now_usec();
+    uint64_t next = UINT64_MAX;
+    int r;
 
-    for (size_t i = 0; i < WORKERS && info->agent; i++)
+    for (size_t i = 0; i < WORKERS && info->agent && !info->held; i++)
         if (!info->workers[i].unsupported)
             next = MIN(next, info->workers[i].due);
     if (next == UINT64_MAX) {
         event_disarm_timer(info->timer);
         return;
     }
-    if (event_arm_timer(info->event, &info->timer, next > now ? next - now : 0, on_timer, info) < 0)
-        log_debug("cannot arm the timer of the guest's facts");
+    r = info->timer
+            ? sd_event_source_set_time(info->timer, next)
+            : sd_event_add_time(info->event, &info->timer, CLOCK_MONOTONIC, next, INACCURACY_USEC, on_timer, info);
+    if (r >= 0)
+        r = sd_event_source_set_enabled(info->timer, SD_EVENT_ONESHOT);
+    if (r < 0)
+        log_debug("cannot arm the timer of the guest's facts: %s", strerror(-r));
 }
 
 void guest_info_start(struct guest_info *info, struct qga_client *agent)
 {
+    uint64_t now = now_usec();
+
     info->agent = agent;
     info->epoch++;
     for (size_t i = 0; i < WORKERS; i++) {
-        /* the state of the freeze matters from the first moment; the rest can grow old slowly */
-        info->workers[i].interval = MIN(10U, table[i].seconds) * USEC_PER_SEC;
-        info->workers[i].unsupported = false;
-        ask(&info->workers[i]);
+        struct worker *w = &info->workers[i];
+
+        w->interval = FIRST_USEC;
+        w->due = now;
+        w->unsupported = false;
+        set_next(w, now);
+        ask(w);
     }
+    arm(info);
 }
 
 void guest_info_stop(struct guest_info *info)
@@ -166,6 +220,14 @@ void guest_info_stop(struct guest_info *info)
     info->agent = NULL;
     info->epoch++;
     event_disarm_timer(info->timer);
+}
+
+void guest_info_hold(struct guest_info *info, bool held)
+{
+    if (info->held == held)
+        return;
+    info->held = held;
+    arm(info);
 }
 
 static struct worker *find(const struct guest_info *info, const char *command)

@@ -21,9 +21,13 @@ struct guest_info *guest_info_new(sd_event *event, guest_info_changed_fn changed
 void guest_info_free(struct guest_info *info);
 DEFINE_CLEANUP(struct guest_info *, guest_info_free)
 
-/* All commands are asked at once, and then each at its own interval, which doubles from 10 s to its maximum. */
+/* All commands are asked at once, and then each at its own interval, which doubles from 10 s to its maximum; the state
+ * of the freeze each 5 s while it is frozen. */
 void guest_info_start(struct guest_info *info, struct qga_client *agent);
 void guest_info_stop(struct guest_info *info);
+/* Nothing is asked while it is held (the guest is paused or asleep, and would not answer); afterwards what has fallen
+ * due is asked at once. */
+void guest_info_hold(struct guest_info *info, bool held);
 /* The answer kept for a command, borrowed; NULL before the first. */
 json_t *guest_info_get(const struct guest_info *info, const char *command);
 /* Replaces a kept answer by what an action has just learned ("frozen"); consumed. */
