@@ -10,6 +10,20 @@ from vmlet_lab import PATIENCE, TOP, UID, Client, is_alive, vmi, wait_until
 LAUNCHER = Path(os.environ.get("VMLET_BUILD", TOP / "build")) / "src" / "launcher" / "virt-launcher"
 
 
+def add_disk(manifest):
+    """A disk for mount_disk()."""
+    manifest["spec"]["domain"]["devices"]["disks"] = [{"name": "scratch", "disk": {"bus": "virtio"}}]
+    manifest["spec"]["volumes"] = [{"name": "scratch", "emptyDisk": {"capacity": "16Mi"}}]
+    return manifest
+
+
+def mount_disk(client):
+    """A file system that can be frozen, in the small guest, which otherwise has only some in memory."""
+    made = "mke2fs /dev/vda && mkdir /tmp/m && mount -t ext2 /dev/vda /tmp/m"
+    done = client.ok("Exec", Command="/bin/sh", Args=["-c", made], timeoutSeconds=60)
+    assert done["exitCode"] == 0, done
+
+
 class Pod:
     def __init__(self, tmp, initramfs):
         self.tmp = tmp

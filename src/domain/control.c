@@ -367,6 +367,9 @@ static void handle_agent_command(struct rpc_call *call, json_t *params, void *us
         log_info("agent command %s from pid %d, uid %u", command, (int)peer->pid, (unsigned)peer->uid);
         control_begun(call, qga_client_call(c->domain->agent, command, arguments ? json_incref(arguments) : NULL,
                                             timeout_of(params), on_agent_reply, call));
+        if (startswith(command,
+                       "guest-fsfreeze-")) /* answered after it, because the agent has one thing done at a time */
+            guest_info_ask(c->domain->guest_info, "guest-fsfreeze-status");
     }
 }
 

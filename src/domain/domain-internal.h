@@ -30,6 +30,7 @@ enum stop_phase {
 struct stop {
     enum stop_phase phase;
     uint64_t asked_at, deadline; /* CLOCK_MONOTONIC; deadline UINT64_MAX: none */
+    uint64_t due;                /* CLOCK_MONOTONIC: what the timer is set to */
     uint64_t wall_asked_at;      /* CLOCK_REALTIME, for people */
     unsigned presses;
     bool agent_asked;

@@ -11,8 +11,8 @@
  * a row. Each wake-up of an idle CPU costs more than all that is done in it, so what falls due together is asked
  * together: every worker counts from the same start by whole intervals, however late an answer comes.
  *
- * An agent freezes only when it is asked to, and the only one that asks on this channel is this launcher, which keeps
- * the answer. Thaw it can by itself (VSS after 10 s; an agent that was restarted): so its state is asked every 5 s
+ * An agent freezes only when it is asked to, and the only one that asks on this channel is this launcher, which then
+ * knows. Thaw it can by itself (VSS after 10 s; an agent that was restarted): so its state is asked every 5 s
  * while it is frozen, and with the list of users while it is not.
  */
 static const struct {
@@ -253,6 +253,14 @@ void guest_info_set(struct guest_info *info, const char *command, json_t *answer
         keep(w, answer);
     else
         json_decref(answer);
+}
+
+void guest_info_ask(struct guest_info *info, const char *command)
+{
+    struct worker *w = find(info, command);
+
+    if (w && info->agent && !w->asked)
+        ask(w);
 }
 
 void guest_info_restore(struct guest_info *info, const char *command, json_t *answer)

@@ -32,6 +32,8 @@ void guest_info_hold(struct guest_info *info, bool held);
 json_t *guest_info_get(const struct guest_info *info, const char *command);
 /* Replaces a kept answer by what an action has just learned ("frozen"); consumed. */
 void guest_info_set(struct guest_info *info, const char *command, json_t *answer);
+/* Something may have changed it: asked now, besides its interval. */
+void guest_info_ask(struct guest_info *info, const char *command);
 
 /* What a former launcher was told: stands until the agent answers. Nobody is told of a change. Consumed. */
 void guest_info_restore(struct guest_info *info, const char *command, json_t *answer);

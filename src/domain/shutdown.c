@@ -15,6 +15,7 @@ static int on_stop_timer(sd_event_source *source, uint64_t at, void *userdata);
 
 static void arm(struct domain *d, uint64_t delay)
 {
+    d->stop.due = now_usec() + delay;
     /* without a timer the stop would hang: the signal goes out now instead */
     if (event_arm_timer(d->event, &d->stop.timer, delay, on_stop_timer, d) < 0)
         kill(d->pid, SIGKILL);
@@ -27,9 +28,19 @@ void stop_done(struct stop *stop)
     stop->why = NULL;
 }
 
+/* Which way it takes, and that it was not later than it had to be: both times are CLOCK_MONOTONIC. */
+static void tell_force(struct domain *d, const char *by, uint64_t due, uint64_t now, bool asked)
+{
+    event_log_add(d->events, "Domain", "Forcing",
+                  json_pack("{s:s, s:I, s:I}", "by", by, "deadlineUsec", (json_int_t)due, "atUsec", (json_int_t)now),
+                  "%s: %s", asked ? "the guest did not shut down in its grace period" : "QEMU has not ended", by);
+}
+
 static void force(struct domain *d)
 {
     struct stop *s = &d->stop;
+    bool asked = s->phase == STOP_ASKED && s->deadline != 0;
+    uint64_t due = s->due, now = now_usec();
 
     d->lifecycle.killing = true;
     switch (s->phase) {
@@ -40,6 +51,8 @@ static void force(struct domain *d)
         if (d->qmp && qmp_client_get_state(d->qmp) == QMP_RUNNING &&
             qmp_client_invoke(d->qmp, "quit", NULL, NULL, NULL) >= 0) {
             arm(d, TIMEOUT_QEMU_QUIT_USEC);
+            if (asked)
+                tell_force(d, "quit", due, now, asked);
             return;
         }
         __attribute__((fallthrough)); /* no monitor to ask */
@@ -48,12 +61,14 @@ static void force(struct domain *d)
         kill(d->pid, SIGTERM);
         CRASH_POINT("stop-term");
         arm(d, TIMEOUT_QEMU_TERM_USEC);
+        tell_force(d, "SIGTERM", due, now, asked);
         return;
     case STOP_TERM:
     case STOP_KILL:
         s->phase = STOP_KILL;
         kill(d->pid, SIGKILL);
         CRASH_POINT("stop-kill");
+        tell_force(d, "SIGKILL", due, now, asked);
         return;
     }
 }
@@ -123,6 +138,16 @@ static bool is_ended(const struct domain *d)
     return d->pid <= 0 || (STATE_BIT(d->lifecycle.state) & STATES_FINAL);
 }
 
+/* The times are CLOCK_MONOTONIC. */
+static void tell_deadline(struct domain *d, uint64_t now, uint64_t grace_usec, const char *what, const char *why)
+{
+    event_log_add(d->events, "Domain", "ShuttingDown",
+                  json_pack("{s:f, s:I, s:I}", "graceSeconds", (double)grace_usec / 1e6, "atUsec", (json_int_t)now,
+                            "deadlineUsec", (json_int_t)MIN(d->stop.deadline, (uint64_t)INT64_MAX)),
+                  "%s (%s): power button%s; it has %.0f s", what, why, d->stop.agent_asked ? " and guest agent" : "",
+                  (double)grace_usec / 1e6);
+}
+
 void domain_shutdown(struct domain *d, uint64_t grace_usec, const char *why)
 {
     struct stop *s = &d->stop;
@@ -135,9 +160,15 @@ void domain_shutdown(struct domain *d, uint64_t grace_usec, const char *why)
         return;
     }
     if (s->phase == STOP_ASKED) { /* a second request can bring the end nearer, never farther */
+        bool nearer = deadline < s->deadline;
+
         s->deadline = MIN(s->deadline, deadline);
         ask(d);
         arm_next(d);
+        if (nearer) {
+            tell_deadline(d, now, grace_usec, "asked the guest to shut down sooner", why);
+            domain_save_state(d);
+        }
         return;
     }
     s->phase = STOP_ASKED;
@@ -149,9 +180,7 @@ void domain_shutdown(struct domain *d, uint64_t grace_usec, const char *why)
     ask(d);
     CRASH_POINT("stop-asked");
     arm_next(d);
-    event_log_add(d->events, "Domain", "ShuttingDown", json_pack("{s:f}", "graceSeconds", (double)grace_usec / 1e6),
-                  "asked the guest to shut down (%s): power button%s; it has %.0f s", why,
-                  s->agent_asked ? " and guest agent" : "", (double)grace_usec / 1e6);
+    tell_deadline(d, now, grace_usec, "asked the guest to shut down", why);
     domain_save_state(d);
     CRASH_POINT("stop-saved");
 }
@@ -168,6 +197,7 @@ void domain_kill(struct domain *d, const char *why)
         s->why = strdup(why);
     }
     s->deadline = 0;
+    s->due = now_usec();
     event_log_add(d->events, "Domain", "Killing", NULL, "ending QEMU (%s)", why);
     force(d);
 }

@@ -70,6 +70,26 @@ def test_resumed_once_there_is_room(pod, full):
     assert "ioError" not in answer["vmlet"] and "pauseVolume" not in answer["vmlet"]
 
 
+def test_a_next_launcher_goes_on_with_the_back_off(pod, full):
+    client, watcher = run_full(pod)
+    assert watcher.event(lambda e: e["reason"] == "IOErrorResume")["attempt"] == 1
+    wait = watcher.event(lambda e: e["reason"] == "IOErrorWait")  # there is still no room
+    assert (wait["retryInSeconds"], wait["attempt"]) == (20, 2)
+    last = wait["seq"]
+    pod.process.kill()
+    pod.process.wait()
+    pod.start()
+    client, watcher = pod.client(), pod.client()
+    watcher.ok("Subscribe", **{"from": last + 1})
+    again = watcher.event(lambda e: e["reason"] == "IOErrorWait")
+    assert (again["retryInSeconds"], again["attempt"]) == (20, 2)
+    error = client.ok("GetDomain")["vmlet"]["ioError"]
+    assert error["attempts"] == 1 and error["nextTry"] > error["since"]
+    subprocess.run(["mount", "-o", "remount,size=64m", full], check=True)
+    assert watcher.event(lambda e: e["reason"] == "IOErrorResume")["attempt"] == 2
+    watcher.event(lambda e: e["type"] == "Domain" and e["reason"] == "Running")
+
+
 def test_a_users_pause_stays(pod, full):
     client, _ = run_full(pod)
     client.ok("PauseVirtualMachine", vmi={})
