@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The launcher's own budgets: ready, Pause and GetDomain beside a raw monitor, QMP commands of a start, memory and rest.
+"""The launcher's own budgets: ready, Pause and GetDomain beside a raw monitor, QMP commands of a start, memory, processes
+and rest.
 
 The raw peer of a round trip is the same QEMU with the same arguments, whose launcher was killed: this program talks to
 its monitor itself. Calls alternate, A B A B, and the budget is the ratio of the medians.
@@ -20,9 +21,10 @@ from peers import UID, Launcher, manifest, poll
 from pods import activity, memory
 
 READY_LIMIT_MS, PAUSE_LIMIT, GET_LIMIT, COMMANDS_LIMIT = 15.0, 1.2, 0.5, 8
-PRIVATE_LIMIT_MIB, DIRTY_LIMIT_MIB, CPU_LIMIT, WAKEUPS_LIMIT, KILL_LIMIT_MS = 3.0, 1.2, 0.05, 1.0, 250.0
+PRIVATE_LIMIT_MIB, DIRTY_LIMIT_MIB, CPU_LIMIT, WAKEUPS_LIMIT, KILL_LIMIT_MS = 3.0, 1.2, 0.05, 0.6, 250.0
+PROCESSES_LIMIT, THREADS_LIMIT = 2, 2
 ROUNDS, CALLS = 9, 200
-SETTLE_SECONDS, IDLE_SECONDS = 60, 30
+SETTLE_SECONDS, IDLE_SECONDS = 60, 60
 
 
 class Monitor:
@@ -145,8 +147,13 @@ def commands(work):
     return found
 
 
+def count_threads(pids):
+    return sum(len(list(Path(f"/proc/{p}/task").iterdir())) for p in pids)
+
+
 def at_rest(work):
-    """Memory after a minute, then CPU and wake-ups, of a monitor and a launcher whose guest has booted with its agent."""
+    """Memory after a minute, processes and threads, then CPU and wake-ups, of a monitor and a launcher whose guest has
+    booted with its agent."""
     pod = Launcher(work, monitor=True)
     try:
         pod.ready()
@@ -156,7 +163,7 @@ def at_rest(work):
         client.close()
         time.sleep(SETTLE_SECONDS)
         pids = pod.own_pids()
-        used = memory(pids)
+        used, processes, threads = memory(pids), len(pids), count_threads(pids)
         cpu, switches = activity(pids)
         time.sleep(IDLE_SECONDS)
         cpu2, switches2 = activity(pids)
@@ -164,7 +171,7 @@ def at_rest(work):
         killed = pod.kill_guest(client)
     finally:
         pod.close()
-    return used, (cpu2 - cpu) / IDLE_SECONDS, (switches2 - switches) / IDLE_SECONDS, killed
+    return used, processes, threads, (cpu2 - cpu) / IDLE_SECONDS, (switches2 - switches) / IDLE_SECONDS, killed
 
 
 def measure(options):
@@ -175,7 +182,7 @@ def measure(options):
         pauses, stops, gets, queries = round_trips(work)
         (work / "c").mkdir()
         names = commands(work / "c")
-        used, cpu, switches, killed = at_rest(work / "rest")
+        used, processes, threads, cpu, switches, killed = at_rest(work / "rest")
     finally:
         shutil.rmtree(work, ignore_errors=True)
     private = used["Private_Clean"] + used["Private_Dirty"]
@@ -199,6 +206,8 @@ def measure(options):
               [{"name": "QMP commands until the guest runs", "value": len(names) or 1e9, "limit": COMMANDS_LIMIT}]),
             {"name": "private memory, both processes, MiB", "value": private, "limit": PRIVATE_LIMIT_MIB},
             {"name": "private dirty memory, both processes, MiB", "value": used["Private_Dirty"], "limit": DIRTY_LIMIT_MIB},
+            {"name": "processes besides QEMU", "value": processes, "limit": PROCESSES_LIMIT},
+            {"name": "threads of them", "value": threads, "limit": THREADS_LIMIT},
             {"name": "CPU at rest, ms a second, agent polled", "value": cpu, "limit": CPU_LIMIT},
             {"name": "wake-ups a second at rest, agent polled", "value": switches, "limit": WAKEUPS_LIMIT},
             {"name": "kill to no process left, ms", "value": killed, "limit": KILL_LIMIT_MS},
