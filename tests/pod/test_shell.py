@@ -34,6 +34,8 @@ def pod(start):  # noqa: F811
     made = start()
     client = made.boot()
     made.wait_agent(client)
+    # the last of the agent's first answers: each is an event, which the shell would show between its own
+    wait_until(lambda: "fsFreezeStatus" in client.ok("GetGuestInfo")["guestInfoResponse"], "the agent told all")
     made.shell = Shell(made)
     made.client_of_test = client
     return made
