@@ -7,6 +7,7 @@
 
 #define MAX_GUEST_ONLY 10 /* KubeVirt's: interfaces that only the guest knows (bridges of containers, say) */
 #define SOURCE_AGENT   "guest-agent"
+#define SOURCE_MULTUS  "multus-status"
 
 static const char *text_of(const json_t *object, const char *key)
 {
@@ -78,9 +79,10 @@ static json_t *merge_one(const struct net_status *s, const json_t *agent, const 
 {
     const struct net_interface *n = s->interface;
     const json_t *guest = n->mac ? find(agent, "hardware-address", n->mac) : NULL;
-    const json_t *old = agent ? NULL : find(before, "name", n->name);
+    const json_t *known = find(before, "name", n->name), *old = agent ? NULL : known;
     bool masquerade = n->binding == VMI_BINDING_MASQUERADE;
     bool remembered = old && strstr(text_of(old, "infoSource"), SOURCE_AGENT);
+    bool multus = s->multus || strstr(text_of(known, "infoSource"), SOURCE_MULTUS);
     json_t *status = json_pack("{s:s, s:s, s:s, s:i, s:s}", "name", n->name, "mac", n->mac ? n->mac : "",
                                "podInterfaceName", n->names.pod ? n->names.pod : "", "queueCount",
                                (int)MAX(n->queues, 1U), "linkState", s->link_down ? "down" : "up");
@@ -92,7 +94,7 @@ static json_t *merge_one(const struct net_status *s, const json_t *agent, const 
                             json_string(guest ? text_of(guest, "name") : text_of(old, "interfaceName")));
     json_object_set_new(
         status, "infoSource",
-        json_sprintf("domain%s%s", guest || remembered ? ", " SOURCE_AGENT : "", s->multus ? ", multus-status" : ""));
+        json_sprintf("domain%s%s", guest || remembered ? ", " SOURCE_AGENT : "", multus ? ", " SOURCE_MULTUS : ""));
     if (masquerade || (!guest && !remembered))
         set_ips(status, pod_ips(s));
     else if (guest)
@@ -100,6 +102,15 @@ static json_t *merge_one(const struct net_status *s, const json_t *agent, const 
     else
         set_ips(status, json_incref(json_object_get(old, "ipAddresses")));
     return status;
+}
+
+/* Is it the MAC of one of the manifest's NICs, the first `known` of the list? */
+static bool is_ours(const json_t *list, size_t known, const char *mac)
+{
+    for (size_t i = 0; i < known && *mac; i++)
+        if (strcasecmp(text_of(json_array_get(list, i), "mac"), mac) == 0)
+            return true;
+    return false;
 }
 
 /* What no NIC of the manifest is: seen by the agent alone. */
@@ -110,12 +121,9 @@ static void add_guest_only(json_t *list, size_t known, const json_t *agent)
     for (size_t i = 0; i < json_array_size(agent) && added < MAX_GUEST_ONLY; i++) {
         const json_t *entry = json_array_get(agent, i);
         const char *name = text_of(entry, "name"), *mac = text_of(entry, "hardware-address");
-        bool ours = false;
         json_t *status;
 
-        for (size_t k = 0; k < known; k++)
-            ours |= *mac && strcasecmp(text_of(json_array_get(list, k), "mac"), mac) == 0;
-        if (ours || streq(name, "lo") || !*name)
+        if (is_ours(list, known, mac) || streq(name, "lo") || !*name)
             continue;
         status = json_pack("{s:s, s:s, s:s}", "interfaceName", name, "mac", mac, "infoSource", SOURCE_AGENT);
         set_ips(status, agent_ips(entry, true));
@@ -132,6 +140,7 @@ static bool is_primary(const struct net_status *s)
 json_t *net_status_merge(const struct net_status *interfaces, size_t count, const json_t *agent, const json_t *before)
 {
     json_t *list = json_array();
+    size_t known;
 
     for (int pass = 0; pass < 2; pass++) { /* the primary one is first */
         for (size_t i = 0; i < count; i++) {
@@ -143,13 +152,14 @@ json_t *net_status_merge(const struct net_status *interfaces, size_t count, cons
             }
         }
     }
+    known = json_array_size(list);
     if (agent) {
-        add_guest_only(list, json_array_size(list), agent);
+        add_guest_only(list, known, agent);
     } else {
         for (size_t i = 0; i < json_array_size(before); i++) { /* those of an agent that is away stay too */
             json_t *old = json_array_get(before, i);
 
-            if (streq(text_of(old, "infoSource"), SOURCE_AGENT))
+            if (streq(text_of(old, "infoSource"), SOURCE_AGENT) && !is_ours(list, known, text_of(old, "mac")))
                 json_array_append(list, old);
         }
     }

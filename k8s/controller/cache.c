@@ -2,6 +2,7 @@
 #include "k8s/controller/cache.h"
 
 #include "k8s/controller/object.h"
+#include "k8s/render/networks.h"
 
 void trim_object(json_t *object, void *userdata)
 {
@@ -49,7 +50,9 @@ void trim_pod(json_t *pod, void *userdata)
     size_t i;
 
     KEEP(pod, "metadata", "spec", "status");
-    KEEP(GET(pod, "metadata"), "name", "namespace", "uid", "resourceVersion", "deletionTimestamp", "ownerReferences");
+    KEEP(GET(pod, "metadata"), "name", "namespace", "uid", "resourceVersion", "deletionTimestamp", "ownerReferences",
+         "annotations");
+    KEEP(GET(pod, "metadata", "annotations"), ANNOTATION_NETWORK_STATUS);
     KEEP(GET(pod, "spec"), "nodeName");
     KEEP(status, "phase", "reason", "message", "qosClass", "conditions", "containerStatuses", "initContainerStatuses");
     json_array_foreach (GET(status, "conditions"), i, condition)

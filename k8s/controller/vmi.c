@@ -9,6 +9,7 @@
 #include "base/limits.h"
 #include "k8s/client/ktime.h"
 #include "k8s/controller/plan.h"
+#include "k8s/render/networks.h"
 #include "json/faults.h"
 
 /* Why a container waits, where a person has to do something about it. */
@@ -277,8 +278,14 @@ static int plan_vmi_status(const struct view *v, const json_t *pod, const char *
     set_scheduled(v, conditions, pod);
     set_synchronized(v, conditions, pod, phase);
     set_facts(v, status, pod);
-    if (streq(phase, "Scheduled") && is_before_handover(before))
+    if (streq(phase, "Scheduled") && is_before_handover(before)) {
+        json_t *interfaces =
+            pod_multus_interfaces(v->vmi, GET_TEXT(pod, "metadata", "annotations", ANNOTATION_NETWORK_STATUS));
+
         json_object_set_new(status, "nodeName", json_string(GET_TEXT(pod, "spec", "nodeName")));
+        if (interfaces) /* the node agent adds to these, and keeps that Multus vouches for them */
+            json_object_set_new(status, "interfaces", interfaces);
+    }
     if (streq(phase, "Failed") && !streq(before, "Failed") && !is_before_handover(before) && !pod) {
         condition_set(conditions, "Synchronized", "False", "PodVanished",
                       "the launcher pod is gone, and nobody saw how the guest ended", v->now);

@@ -11,6 +11,7 @@
 #include "k8s/client/ktime.h"
 #include "k8s/controller/cache.h"
 #include "k8s/controller/plan.h"
+#include "k8s/render/networks.h"
 
 #define NOW 1790000000 /* 2026-09-21T14:13:20Z */
 
@@ -388,14 +389,16 @@ static void test_times(void **state)
 
 static void test_trim(void **state)
 {
-    json_t *pod = parse("{\"kind\": \"Pod\", \"metadata\": {\"name\": \"p\", \"labels\": {}, \"ownerReferences\": []},"
+    json_t *pod = parse("{\"kind\": \"Pod\", \"metadata\": {\"name\": \"p\", \"labels\": {}, \"ownerReferences\": [],"
+                        " \"annotations\": {\"a\": \"b\", \"k8s.v1.cni.cncf.io/network-status\": \"[]\"}},"
                         " \"spec\": {\"nodeName\": \"n\", \"containers\": [{}]}, \"status\": {\"phase\": \"Running\","
                         " \"podIP\": \"1.2.3.4\", \"conditions\": [{\"type\": \"Ready\", \"status\": \"True\","
                         " \"lastProbeTime\": null}, {\"type\": \"Initialized\", \"status\": \"True\"}],"
                         " \"containerStatuses\": [{\"name\": \"compute\", \"image\": \"i\", \"state\": {\"running\": "
                         "{\"startedAt\": \"x\"}}}]}}");
     json_t *wanted =
-        parse("{\"metadata\": {\"name\": \"p\", \"ownerReferences\": []}, \"spec\": {\"nodeName\": \"n\"},"
+        parse("{\"metadata\": {\"name\": \"p\", \"ownerReferences\": [],"
+              " \"annotations\": {\"k8s.v1.cni.cncf.io/network-status\": \"[]\"}}, \"spec\": {\"nodeName\": \"n\"},"
               " \"status\": {\"phase\": \"Running\", \"conditions\": [{\"type\": \"Ready\", \"status\": "
               "\"True\"}], \"containerStatuses\": [{\"name\": \"compute\", \"state\": {\"running\": {}}}]}}");
 
@@ -530,6 +533,51 @@ static void test_migration(void **state)
     json_decref(v.migration);
 }
 
+/* The write that says Scheduled says also which networks Multus has plugged in: by hash, or by number. */
+static void test_multus_status(void **state)
+{
+    static const struct {
+        const char *annotation; /* in JSON's quotes */
+        const char *interfaces; /* NULL: none */
+    } cases[] = {
+        {"[{\\\"name\\\": \\\"cni0\\\", \\\"interface\\\": \\\"eth0\\\", \\\"default\\\": true},"
+         " {\\\"name\\\": \\\"ns/b\\\", \\\"interface\\\": \\\"pod16477688c0e\\\"}]",
+         "[{\"name\": \"blue\", \"podInterfaceName\": \"pod16477688c0e\", \"infoSource\": \"multus-status\"}]"},
+        {"[{\\\"name\\\": \\\"ns/b\\\", \\\"interface\\\": \\\"net1\\\"}]",
+         "[{\"name\": \"blue\", \"podInterfaceName\": \"net1\", \"infoSource\": \"multus-status\"}]"},
+        {"[{\\\"name\\\": \\\"ns/b\\\", \\\"interface\\\": \\\"net2\\\"}]", NULL},
+        {"no list", NULL},
+        {"[7, {\\\"interface\\\": 3}]", NULL},
+        {"", NULL},
+    };
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        struct view v = {.now = NOW, .vmi = make_vmi("Scheduling", false, false)};
+        json_t *wanted = cases[i].interfaces ? parse(cases[i].interfaces) : NULL;
+        struct plan p = {0};
+        char text[1024];
+
+        snprintf(text, sizeof(text),
+                 "[{\"metadata\": {\"name\": \"p\", \"uid\": \"P1\", \"annotations\": {\"" ANNOTATION_NETWORK_STATUS
+                 "\": \"%s\"}}, \"spec\": {\"nodeName\": \"n\"}, \"status\": {\"phase\": \"Running\","
+                 " \"containerStatuses\": [{\"name\": \"compute\", \"state\": {\"running\": {}}}]}}]",
+                 cases[i].annotation);
+        v.pods = parse(text);
+        json_object_set_new(v.vmi, "spec",
+                            parse("{\"networks\": [{\"name\": \"default\", \"pod\": {}}, {\"name\": \"blue\", "
+                                  "\"multus\": {\"networkName\": \"b\"}}]}"));
+        trim_pod(json_array_get(v.pods, 0), NULL); /* as the controller holds it */
+        assert_int_equal(plan_vmi(&v, &p), 0);
+        assert_string_equal(GET_TEXT(p.body, "status", "phase"), "Scheduled");
+        if (!json_equal(GET(p.body, "status", "interfaces"), wanted) && (wanted || GET(p.body, "status", "interfaces")))
+            fail_msg("case %zu: %s", i, json_dumps(p.body, 0));
+        plan_done(&p);
+        json_decref(wanted);
+        json_decref(v.vmi);
+        json_decref(v.pods);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -547,6 +595,7 @@ int main(void)
         cmocka_unit_test(test_expand),
         cmocka_unit_test(test_data_volumes),
         cmocka_unit_test(test_migration),
+        cmocka_unit_test(test_multus_status),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -115,6 +115,40 @@ static void test_status_settles(void **state)
     json_decref(links);
 }
 
+/* Addresses that the guest's agent has told stay when it is away, for a node agent that was restarted too: it has
+ * nothing but the instance's status. What Multus vouches for stays throughout. */
+static void test_addresses_stay(void **state)
+{
+    json_t *vmi = json_loads("{\"status\": {\"phase\": \"Scheduled\", \"conditions\": [], \"interfaces\": [{\"name\": "
+                             "\"blue\", \"podInterfaceName\": \"net1\", \"infoSource\": \"multus-status\"}]}}",
+                             0, NULL),
+           *domain = json_loads("{\"Status\": {\"Status\": \"Running\"}}", 0, NULL),
+           *extra = json_loads("{\"agentConnected\": true}", 0, NULL),
+           *links = json_loads("[{\"name\": \"blue\", \"binding\": \"bridge\", \"podLink\": \"net1\", \"mac\": "
+                               "\"02:00:00:00:00:01\", \"queues\": 1}]",
+                               0, NULL),
+           *agent = json_loads("[{\"name\": \"eth0\", \"hardware-address\": \"02:00:00:00:00:01\", \"ip-addresses\": "
+                               "[{\"ip-address\": \"192.168.9.7\"}]}]",
+                               0, NULL);
+    struct seen seen = {
+        .domain = domain, .extra = extra, .links = links, .agent_interfaces = agent, .synced = true, .now = 1000};
+    json_t *first = handler_status(vmi, &seen), *second, *nic = json_array_get(GET(first, "interfaces"), 0);
+
+    assert_string_equal(GET_TEXT(nic, "ipAddress"), "192.168.9.7");
+    assert_string_equal(GET_TEXT(nic, "infoSource"), "domain, guest-agent, multus-status");
+    json_object_set_new(vmi, "status", first);
+    json_object_set_new(extra, "agentConnected", json_false());
+    seen.agent_interfaces = NULL;
+    second = handler_status(vmi, &seen);
+    assert_true(json_equal(GET(first, "interfaces"), GET(second, "interfaces")));
+    json_decref(second);
+    json_decref(vmi);
+    json_decref(domain);
+    json_decref(extra);
+    json_decref(links);
+    json_decref(agent);
+}
+
 static void test_records(void **state)
 {
     char dir[] = "/tmp/vmlet-records-XXXXXX", uid[] = "1b4e28ba-2fa1-11d2-883f-0016d3cca427", name[] = "n",
@@ -275,8 +309,10 @@ static void test_label_changes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_decisions), cmocka_unit_test(test_status_settles), cmocka_unit_test(test_records),
-        cmocka_unit_test(test_grpc),      cmocka_unit_test(test_grpc_nobody),    cmocka_unit_test(test_label_changes),
+        cmocka_unit_test(test_decisions),      cmocka_unit_test(test_status_settles),
+        cmocka_unit_test(test_records),        cmocka_unit_test(test_grpc),
+        cmocka_unit_test(test_grpc_nobody),    cmocka_unit_test(test_label_changes),
+        cmocka_unit_test(test_addresses_stay),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -83,6 +83,65 @@ static void test_with_agent_and_after_it(void **state)
     json_decref(agent);
 }
 
+/*
+ * A migration's target begins with what the source has written: the guest's own addresses stay, before any agent has
+ * said a word to it; the pod's addresses are the target's, by which a masqueraded guest is reached from now on; and
+ * what Multus has vouched for is not forgotten, though the node agent cannot know it.
+ */
+static void test_migration(void **state)
+{
+    static const char *target_ips[] = {"10.244.7.9"};
+    struct net_interface moved = masquerade, other = bridge;
+    const struct net_status target[] = {{.interface = &other, .link_down = true}, {.interface = &moved}};
+    json_t *agent = json_loads(agent_text, 0, NULL), *source = net_status_merge(both, 2, agent, NULL);
+    json_t *wanted = json_loads(with_agent, 0, NULL), *first, *entry;
+
+    moved.pod_ips.items = target_ips;
+    moved.pod_ips.count = 1;
+    other.ip = NULL; /* the target's pod has none there: a bridge without IPAM */
+    other.ipv6 = NULL;
+    entry = json_array_get(wanted, 0);
+    json_object_set_new(entry, "ipAddress", json_string("10.244.7.9"));
+    json_object_set_new(entry, "ipAddresses", json_pack("[s]", "10.244.7.9"));
+    first = net_status_merge(target, 2, NULL, source);
+    assert_true(json_equal(first, wanted));
+    json_decref(source);
+    source = net_status_merge(target, 2, agent, first); /* and the agent's first answer there changes nothing */
+    assert_true(json_equal(source, wanted));
+    json_decref(source);
+    json_decref(first);
+    json_decref(wanted);
+    json_decref(agent);
+}
+
+/* virt-controller's first word on a network (compat §3.7), then the node agent's, before there is a guest's. */
+static void test_multus_comes_first(void **state)
+{
+    const struct net_status one = {.interface = &bridge};
+    json_t *before = json_pack("[{s:s, s:s, s:s}]", "name", "blue", "podInterfaceName", "pod16477688c0e", "infoSource",
+                               "multus-status");
+    json_t *got = net_status_merge(&one, 1, NULL, before);
+
+    assert_int_equal(json_array_size(got), 1);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(got, 0), "infoSource")),
+                        "domain, multus-status");
+    json_decref(got);
+    json_decref(before);
+}
+
+/* What the agent had called its own, and is a NIC of the manifest now (plugged in meanwhile), is listed once. */
+static void test_plugged_in(void **state)
+{
+    const struct net_status one = {.interface = &bridge};
+    json_t *before = json_pack("[{s:s, s:s, s:s}]", "interfaceName", "enp2s0", "mac", "02:00:00:00:00:09", "infoSource",
+                               "guest-agent");
+    json_t *got = net_status_merge(&one, 1, NULL, before);
+
+    assert_int_equal(json_array_size(got), 1);
+    json_decref(got);
+    json_decref(before);
+}
+
 /* An agent that names no address clears it; more than ten interfaces of the guest's own are not shown. */
 static void test_agent_clears_and_limits(void **state)
 {
@@ -100,9 +159,9 @@ static void test_agent_clears_and_limits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_without_agent),
-        cmocka_unit_test(test_with_agent_and_after_it),
-        cmocka_unit_test(test_agent_clears_and_limits),
+        cmocka_unit_test(test_without_agent), cmocka_unit_test(test_with_agent_and_after_it),
+        cmocka_unit_test(test_migration),     cmocka_unit_test(test_multus_comes_first),
+        cmocka_unit_test(test_plugged_in),    cmocka_unit_test(test_agent_clears_and_limits),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
