@@ -153,7 +153,13 @@ struct net_nat {
 char *net_nat_rules(struct arena *arena, const struct net_nat *nat, size_t count);
 char *net_nat_undo(struct arena *arena, const struct net_nat *nat, size_t count);
 
-/* plan-passt.c: the socket and the command line of passt(1) for one interface, whose names and MTU are known. -ENOMEM.
+#define NET_ETHERNET_MTU 1500U
+
+/*
+ * plan-passt.c: the socket and the command line of passt(1) for one interface. In a pod its link's name and its MTU are
+ * known. Without them (on a host, for `vmlet run`) passt takes the link with the default route and an MTU of its own,
+ * and listens for the ports that the interface names, on the loopback addresses alone; without such ports for none.
+ * -ENOMEM.
  */
 int net_passt_make(struct arena *arena, const struct vmi_interface *interface, const char *private_dir,
                    struct net_interface *n);

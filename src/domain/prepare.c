@@ -22,11 +22,14 @@ int vm_net_parse(const char *text, enum vm_net *ret_net, const char **ret_tap, s
         *ret_net = VM_NET_NONE;
     } else if (streq(text, "user")) {
         *ret_net = VM_NET_USER;
+    } else if (streq(text, "passt")) {
+        *ret_net = VM_NET_PASST;
     } else if (tap && *tap) {
         *ret_net = VM_NET_TAP;
         *ret_tap = tap;
     } else {
-        return error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL, "--net %s: not known (none, user or tap:NAME)", text);
+        return error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL, "--net %s: not known (none, user, passt or tap:NAME)",
+                         text);
     }
     return 0;
 }
@@ -87,6 +90,21 @@ static int plug_into_pod(const struct prepare_options *o, struct arena *arena, s
     return 0;
 }
 
+/* On a host that nobody has prepared: passt finds the link with the default route itself, and only the host reaches the
+ * guest, by the ports that the interface names. */
+static int plug_into_host(const struct prepare_options *o, struct arena *arena, const struct vmi_interface *from,
+                          struct machine_nic *nic)
+{
+    struct net_interface passt = {.mtu = from->model == VMI_NIC_VIRTIO ? 0 : NET_ETHERNET_MTU};
+
+    if (net_passt_make(arena, from, o->dir, &passt) < 0)
+        return -ENOMEM;
+    nic->kind = MACHINE_NET_PASST;
+    nic->socket_path = passt.passt_socket;
+    nic->passt_argv = passt.passt_argv;
+    return 0;
+}
+
 static struct machine_nic *list_nics(const struct prepare_options *o, struct arena *arena, size_t *ret_count)
 {
     const struct vmi_devices *devices = &o->vmi->spec.domain.devices;
@@ -112,6 +130,8 @@ static struct machine_nic *list_nics(const struct prepare_options *o, struct are
             if (devices->network_interface_multiqueue == OPT_TRUE)
                 nics[i].queues = MIN(vcpus, 256U);
         }
+        if (o->net == VM_NET_PASST && i == 0 && plug_into_host(o, arena, &devices->interfaces.items[i], &nics[i]) < 0)
+            return NULL;
         if (o->net == VM_NET_POD && plug_into_pod(o, arena, i, &nics[i]) < 0)
             return NULL;
         if (o->net == VM_NET_TAP)

@@ -16,9 +16,10 @@
 
 enum vm_net {
     VM_NET_NONE,
-    VM_NET_USER, /* QEMU's own NAT; nothing of the host is touched */
-    VM_NET_TAP,  /* the first interface is on `tap` */
-    VM_NET_POD,  /* the tap devices that netsetup made: tap0… by KubeVirt's names */
+    VM_NET_USER,  /* QEMU's own NAT; nothing of the host is touched */
+    VM_NET_PASST, /* passt(1), by the host's own addresses, for the first interface */
+    VM_NET_TAP,   /* the first interface is on `tap` */
+    VM_NET_POD,   /* the tap devices that netsetup made: tap0… by KubeVirt's names */
 };
 
 struct pod_network;
@@ -55,7 +56,7 @@ int vm_prepare(const struct prepare_options *options, struct prepared *ret, stru
 /* Frees; the images stay (see storage_remove()). */
 void prepared_done(struct prepared *prepared);
 
-/* "none", "user", "tap:NAME". */
+/* "none", "user", "passt", "tap:NAME". */
 int vm_net_parse(const char *text, enum vm_net *ret_net, const char **ret_tap, struct error **ret_error);
 /* The architecture that the manifest asks for; -EINVAL with a fault for one that has no machine here. */
 int vm_arch(const struct vmi *vmi, enum machine_arch *ret, struct faults *faults);

@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "base/strv.h"
 #include "domain/domain-internal.h"
+#include "domain/isolation.h"
 #include "domain/landlock.h"
 #include "domain/sandbox.h"
 
@@ -308,6 +309,7 @@ static int start_helpers(struct domain *d, int log_fd, struct error **ret_error)
             .file_mask = 077, /* the sockets that it makes itself are ours alone (VNC) */
             .new_process_group = true,
         };
+        _cleanup_(isolation_done) struct isolation isolation = {.ruleset_fd = -EBADF};
         struct helper *h = &d->helpers[d->n_helpers];
         int r;
 
@@ -318,8 +320,13 @@ static int start_helpers(struct domain *d, int log_fd, struct error **ret_error)
             return error_oom(ret_error);
         unlink(helpers[i].socket);
         r = helpers[i].directory ? mkdir_parents(helpers[i].directory, 0700, ret_error) : 0;
+        if (r >= 0 && streq(helpers[i].name, "passt"))
+            r = isolation_init((const char *const[]){d->dir, NULL}, helpers[i].argv, &isolation, ret_error);
         if (r < 0)
             return r;
+        o.filter = isolation.filter;
+        o.ruleset_fd = isolation.ruleset_fd;
+        o.ruleset_flags = isolation.ruleset_flags;
         r = child_spawn(&o, &h->pid, &h->pidfd, ret_error);
         if (r == -ENOENT && ret_error)
             error_set_remedy(*ret_error, "install the package that has %s", helpers[i].argv[0]);
@@ -382,7 +389,7 @@ static bool has_user_network(const struct machine *machine)
     char *const *argv = machine_get_argv(machine);
 
     for (size_t i = 1; argv[i]; i++)
-        if (streq(argv[i - 1], "-netdev") && strstr(argv[i], "user"))
+        if (streq(argv[i - 1], "-netdev") && strstr(argv[i], "\"type\":\"user\""))
             return true;
     return false;
 }

@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import BUILD, POD_MAC
+from conftest import BUILD, PATIENCE, POD_MAC
 from test_traffic import Listener
 
 VMLET = BUILD / "src" / "vmlet" / "vmlet"
@@ -74,3 +74,32 @@ def test_guest_is_reached(lab):
     rest = process.stdout.read()
     assert process.wait(120) == 0, seen + rest
     assert "10.244.1.5 peer" in rest, rest
+
+
+def test_run_by_passt(lab):
+    """`vmlet run --net passt`, on a host that nobody has prepared: the host's address in the guest, and the port that the manifest names, from the host itself and from nobody else."""
+    manifest = lab.manifest([{"name": "default", "masquerade": {}, "ports": [{"port": 8080}]}])
+    Listener(lab, lab.peer, 8000, "peer")
+    command = ("ip -4 addr show dev eth0; (echo hello from the guest | nc -l -p 8080 >/tmp/got; echo >/tmp/served) "
+               "</dev/null >/dev/null 2>&1 & echo ready-to-serve >/dev/console; mkfifo /tmp/open; i=0; "
+               "while [ $i -lt 20 ] && ! nc -w 10 10.244.1.6 8000 <>/tmp/open | grep peer; do i=$((i+1)); done; i=0; while [ ! -e /tmp/served ] && [ $i -lt 600 ]; do i=$((i+1)); usleep 100000; done; cat /tmp/got")
+    process = lab.pod.popen(VMLET, "run", manifest, "--state-dir", lab.directory / "vms", "--accel", "tcg", "--net", "passt",
+                            *image(), "--grace", "1s", "--console", "--exec",
+                            "i=0; while [ $i -lt 300 ] && ! ip -4 addr show dev eth0 | grep -q inet; do i=$((i+1)); usleep 100000; "
+                            "done; " + command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    lab.processes.append(process)
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if line.strip().endswith("ready-to-serve"):  # not the line that quotes the command
+            break
+    listening = lab.pod.exec("ss", "-Hltn").stdout.split()
+    assert "127.0.0.1:8080" in listening and not any(a in listening for a in ("*:8080", "0.0.0.0:8080", "[::]:8080")), listening
+    client = lab.pod.exec("sh", "-c", "i=0; while [ $i -lt 50 ]; do echo from the host | busybox nc -w 5 127.0.0.1 8080 | grep hello && break; "
+                                      "i=$((i+1)); busybox usleep 100000; done").stdout
+    rest = process.stdout.read()
+    assert process.wait(PATIENCE) == 0, seen + rest
+    assert "hello from the guest" in client and "from the host" in rest, client + seen + rest
+    assert "inet 10.244.1.5/24" in rest, rest
+    assert "10.244.1.5 peer" in rest, rest
+    assert not list((lab.directory / "vms").rglob("passt-*"))

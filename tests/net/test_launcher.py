@@ -15,6 +15,7 @@ from test_traffic import Listener
 from vmlet_lab import need_user_namespaces
 
 LAUNCHER = BUILD / "src" / "launcher" / "virt-launcher"
+MONITOR = BUILD / "src" / "monitor" / "virt-launcher-monitor"
 UNPRIVILEGED = [
     "setpriv", "--reuid=107", "--regid=107", "--clear-groups", "--bounding-set=-all,+net_bind_service",
     "--inh-caps=-all,+net_bind_service", "--ambient-caps=-all,+net_bind_service", "--no-new-privs",
@@ -34,7 +35,7 @@ def call(path, method, **params):
 class Launcher:
     """virt-launcher in the pod, as the node agent's pod has it; may be killed and started again."""
 
-    def __init__(self, lab, manifest):
+    def __init__(self, lab, manifest, monitored=False):
         self.lab, self.manifest = lab, manifest
         self.dirs = {name: lab.directory / name for name in ("share", "eph", "cd", "hp", "ed")}
         for path in self.dirs.values():
@@ -42,6 +43,8 @@ class Launcher:
             os.chown(path, 107, 107)
         self.log = lab.directory / "launcher.log"
         self.program = shutil.copy2(LAUNCHER, lab.directory)  # the build may be below a folder that 107 cannot enter
+        if monitored:
+            self.program = shutil.copy2(MONITOR, lab.directory)
         self.resolv = lab.directory / "resolv.conf"
         self.resolv.write_text(RESOLV)
         self.socket = self.dirs["share"] / "sockets" / "launcher-sock"
@@ -99,7 +102,7 @@ class Launcher:
 
 @pytest.fixture
 def launch(lab):
-    def make(interfaces, networks=None, **more):
+    def make(interfaces, networks=None, monitored=False, **more):
         kernel = image()
         boot = lab.directory / "cd" / "kernel-boot"
         boot.mkdir(parents=True)
@@ -110,7 +113,7 @@ def launch(lab):
             "kernelArgs": "console=ttyS0 quiet",
             "container": {"image": "x", "kernelPath": "/vmlinuz", "initrdPath": "/initrd.img"}}}}, **more)
         lab.netsetup("apply", manifest)
-        return Launcher(lab, manifest)
+        return Launcher(lab, manifest, monitored)
 
     return make
 
@@ -172,12 +175,16 @@ def test_launcher_gives_the_guest_its_address(lab, launch, binding):
     vm.stop()
 
 
-def test_passt(lab, launch):
-    """The unprivileged binding: no tap, no bridge, no rules; the pod's own address in the guest, TCP both ways, one port in."""
-    need_user_namespaces()  # passt shuts itself in by one
+@pytest.mark.parametrize("where", ["where it shuts itself in", "where the pod's filter refuses namespaces"])
+def test_passt(lab, launch, where):
+    """The unprivileged binding: no tap, no bridge, no rules; the pod's own address in the guest, TCP both ways, one port in.
+    The monitor's filter refuses namespaces and mounts, as a container runtime's default profile does."""
+    monitored = "filter" in where
+    if not monitored:
+        need_user_namespaces()
     before = [n for n in lab.pod.links()]
     vm = launch([{"name": "default", "binding": {"name": "passt"}, "macAddress": POD_MAC,
-                  "ports": [{"port": 80}, {"port": 5353, "protocol": "UDP"}]}])
+                  "ports": [{"port": 80}, {"port": 5353, "protocol": "UDP"}]}], monitored=monitored)
     assert [n for n in lab.pod.links()] == before
     vm.wait_agent()
     assert vm.wait_address("10.244.1.5")["interfaceName"] == "eth0"
@@ -195,7 +202,15 @@ def test_passt(lab, launch):
              if (Path("/proc") / p / "comm").read_text().startswith("passt")]
     assert len(passt) == 1
     status = dict(line.split(":", 1) for line in Path(f"/proc/{passt[0]}/status").read_text().splitlines())
-    assert status["Uid"].split()[0] == "107"
+    assert status["Uid"].split()[0] == "107" and int(status["CapEff"], 16) == 0
+    assert status["NoNewPrivs"].strip() == "1" and status["Seccomp"].strip() == "2"
+    mounts = [Path(f"/proc/{pid}/ns/mnt").readlink() for pid in (passt[0], vm.process.pid)]
+    assert (mounts[0] == mounts[1]) == monitored
+    if monitored:
+        # Its own filter came on top of ours and the monitor's.
+        assert int(status["Seccomp_filters"]) > 2
+        vm.stop()
+        return
     # It outlives the launcher as QEMU does, and serves on.
     vm.kill()
     vm.start()
