@@ -77,12 +77,14 @@ def test_guest_is_reached(lab):
 
 
 def test_run_by_passt(lab):
-    """`vmlet run --net passt`, on a host that nobody has prepared: the host's address in the guest, and the port that the manifest names, from the host itself and from nobody else."""
+    """`vmlet run --net passt`, on a host that nobody has prepared: the host's address in the guest, and the port that the
+    manifest names, from the host itself and from nobody else."""
     manifest = lab.manifest([{"name": "default", "masquerade": {}, "ports": [{"port": 8080}]}])
     Listener(lab, lab.peer, 8000, "peer")
     command = ("ip -4 addr show dev eth0; (echo hello from the guest | nc -l -p 8080 >/tmp/got; echo >/tmp/served) "
                "</dev/null >/dev/null 2>&1 & echo ready-to-serve >/dev/console; mkfifo /tmp/open; i=0; "
-               "while [ $i -lt 20 ] && ! nc -w 10 10.244.1.6 8000 <>/tmp/open | grep peer; do i=$((i+1)); done; i=0; while [ ! -e /tmp/served ] && [ $i -lt 600 ]; do i=$((i+1)); usleep 100000; done; cat /tmp/got")
+               "while [ $i -lt 20 ] && ! nc -w 10 10.244.1.6 8000 <>/tmp/open | grep peer; do i=$((i+1)); done; i=0; "
+               "while [ ! -e /tmp/served ] && [ $i -lt 600 ]; do i=$((i+1)); usleep 100000; done; cat /tmp/got")
     process = lab.pod.popen(VMLET, "run", manifest, "--state-dir", lab.directory / "vms", "--accel", "tcg", "--net", "passt",
                             *image(), "--grace", "1s", "--console", "--exec",
                             "i=0; while [ $i -lt 300 ] && ! ip -4 addr show dev eth0 | grep -q inet; do i=$((i+1)); usleep 100000; "
