@@ -40,6 +40,16 @@ MESON_SUITES = {
 FIRST = ["lint", "unit", "asan", "golden", "cli", "qmp", "storage"]
 SUITE_SECONDS = 30 * 60
 
+# Reads the kernel's audit log and asks how it is set (linux/audit.h: AUDIT_GET), which is for the first PID namespace only.
+AUDIT_ANSWERS = """
+import socket, struct, sys
+log, control = socket.socket(16, 3, 9), socket.socket(16, 3, 9)
+log.bind((0, 1))
+control.settimeout(10)
+control.send(struct.pack("=IHHII", 16, 1000, 1, 1, 0))
+sys.exit(struct.unpack_from("=IH", control.recv(8192))[1] != 1000)
+"""
+
 # What a line of tests/skips.txt may name as its condition, and how it is checked. `absent:PATH` is one too.
 CONDITIONS = {
     "not-root": lambda: os.geteuid() != 0,
@@ -48,7 +58,20 @@ CONDITIONS = {
     "no-user-namespaces": lambda: not command("unshare", "--user", "true"),
     "no-oom-adjust": lambda: not may_lower_oom_score(),
     "no-scsi-devices": lambda: not list(Path("/dev").glob("sg[0-9]*")),
+    # landlock_create_ruleset(2) for its version: 7 logs
+    "no-landlock-log": lambda: not command(PYTHON, "-c", "import ctypes, sys; sys.exit(ctypes.CDLL(None).syscall(444, None, 0, 1) < 7)"),
+    "no-audit-log": lambda: not command(PYTHON, "-c", AUDIT_ANSWERS),
+    "no-memory-cgroup": lambda: not any("memory" in text_of(f"/sys/fs/cgroup/{name}") for name in
+                                        ("cgroup.controllers", "unified/cgroup.controllers"))
+    and not os.path.exists("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 }
+
+
+def text_of(path):
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
 
 
 def holds(condition):

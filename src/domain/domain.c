@@ -192,8 +192,7 @@ static const char *describe_end(const siginfo_t *info)
     /* CLD_KILLED by SIGSYS: seccomp(2), SECCOMP_RET_KILL_PROCESS */
     if (info->si_code != CLD_EXITED && info->si_status == SIGSYS)
         return "was killed by SIGSYS: it made a system call that its sandbox forbids, as a QEMU does that its guest "
-               "has "
-               "taken over (the kernel's log names the call)";
+               "has taken over, or a script that executes it (the kernel's log names the call)";
     return info->si_code ? child_describe_status(info) : "ended (its exit status went to the monitor that reaped it)";
 }
 
