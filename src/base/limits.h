@@ -207,7 +207,7 @@
 #define TIMEOUT_HANDLER_CALL_USEC  (20 * USEC_PER_SEC)  /* KubeVirt's for a command of the launcher */
 #define TIMEOUT_HANDLER_MOUNT_USEC (60 * USEC_PER_SEC)  /* container disks and device nodes of one pod */
 #define HANDLER_TIDY_USEC          (5 * USEC_PER_SEC)
-#define HANDLER_WATCH_BURST        20U                  /* new sockets of a pod that are looked at in a second */
+#define HANDLER_WATCH_BURST        20U /* new sockets of a pod that are looked at in a second */
 #define TIMEOUT_NETSETUP_USEC      (60 * USEC_PER_SEC)
 #define HANDLER_HEARTBEAT_USEC     (60 * USEC_PER_SEC)
 
