@@ -170,7 +170,7 @@
 #define LIMIT_KUBE_CONFIG_BYTES   (1024U * 1024) /* a kubeconfig, a certificate, a token */
 #define LIMIT_KUBE_REPLY_BYTES    (64U * 1024 * 1024)
 #define LIMIT_KUBE_EVENT_BYTES    (8U * 1024 * 1024)  /* one line of a watch; etcd takes objects of 1.5 MiB */
-#define LIMIT_KUBE_PAGE           100U                /* objects in a page of a list: bounds what is parsed at once */
+#define LIMIT_KUBE_PAGE           50U                 /* objects in a page of a list: bounds what is parsed at once */
 #define LIMIT_KUBE_RETRIES        10U                 /* of a call that the server asks to send again */
 #define LIMIT_KUBE_RETRY_USEC     (60 * USEC_PER_SEC) /* the longest that the server may ask to wait */
 #define LIMIT_KUBE_EVENT_SERIES   1024U               /* Events that are remembered, so that a repetition is counted */

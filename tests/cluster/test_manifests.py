@@ -44,6 +44,33 @@ def test_applied_again_changes_nothing(installed, tmp_path):
     assert done.returncode == 0, done.stdout[:3000] + done.stderr
 
 
+def documents(kind):
+    return [d for p in MANIFESTS.glob("*.yaml") for d in yaml.safe_load_all(p.read_text()) if d and d["kind"] == kind]
+
+
+def test_policies_and_budget_are_about_our_pods(installed):
+    """A selector that matches nothing is taken by the API server without a word, and does nothing."""
+    programs = {d["metadata"]["name"]: d for d in documents("Deployment") + documents("DaemonSet")}
+    pods = {name: d["spec"]["template"] for name, d in programs.items()}
+
+    def chosen(selector):
+        return {name for name, pod in pods.items() if all(
+            pod["metadata"]["labels"].get(k) == v for k, v in selector.get("matchLabels", {}).items()) and all(
+            e["operator"] == "In" and pod["metadata"]["labels"].get(e["key"]) in e["values"] for e in selector.get("matchExpressions", ()))}
+
+    policies = {d["metadata"]["name"]: d for d in documents("NetworkPolicy")}
+    assert {name: chosen(d["spec"]["podSelector"]) for name, d in policies.items()} == dict.fromkeys(policies, set(pods))
+    assert policies["default-deny"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    served = {port["containerPort"] for pod in pods.values() for c in pod["spec"]["containers"] for port in c.get("ports", ())
+              if not pod["spec"].get("hostNetwork")}
+    allowed = {port["port"] for d in policies.values() for rule in d["spec"].get("ingress", ()) for port in rule["ports"]}
+    assert allowed == served
+    for budget in documents("PodDisruptionBudget"):
+        names = chosen(budget["spec"]["selector"])
+        assert names == {"virt-controller"}
+        assert 0 < budget["spec"]["minAvailable"] < programs["virt-controller"]["spec"]["replicas"]  # a drain can go on
+
+
 def permissions():
     """(group, resource, verb) of the ClusterRole and the Role."""
     out = set()
