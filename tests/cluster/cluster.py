@@ -44,6 +44,7 @@ SERVICES, API_SERVICE = "10.96.0.0/16", "10.96.0.1"
 MOUNT_POINTS = ["/var/lib/kubelet", "/var/lib/cni"]
 TMPFS = ["/run", "/var/log"]
 PAUSE = "localhost/pause:test"
+REGISTRY = "localhost:5000"
 # In the order of their start; each is started again when it ends, as a service manager does.
 COMPONENTS = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "containerd", "kubelet", "kube-proxy"]
 READY_SECONDS = 180
@@ -252,6 +253,9 @@ class Cluster:
                       "dataDir": str(self.dir / "cni-ipam")}}]}))
         containerd = self.dir / "containerd"
         containerd.mkdir()
+        registry = self.dir / "registries" / REGISTRY  # a test's own (registry.py), without TLS
+        registry.mkdir(parents=True)
+        (registry / "hosts.toml").write_text(f'server = "http://{REGISTRY}"\n')
         # restrict_oom_score_adj: root in a container of its own often lacks CAP_SYS_RESOURCE.
         (self.dir / "containerd.toml").write_text(f"""\
 version = 3
@@ -262,6 +266,8 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri"]
   address = "{self.containerd_socket}"
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
   sandbox = "{PAUSE}"
+[plugins.'io.containerd.cri.v1.images'.registry]
+  config_path = "{self.dir}/registries"
 [plugins.'io.containerd.cri.v1.runtime']
   restrict_oom_score_adj = true
   [plugins.'io.containerd.cri.v1.runtime'.cni]

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+import cluster as clusters
 import images
 from vm_lab import Machine
 
 TOP = Path(__file__).resolve().parent.parent.parent
 MANIFESTS = TOP / "tests/golden/manifests"
-PORT = 5000
 LOCAL = {
     "kubevirt/fedora-cloud-container-disk-demo:latest": "debian",
     "registry.cluster.local:30444/virtual-machine-image/ubuntu20:amd64": "hello",
@@ -49,7 +49,8 @@ def documents(vmlet, debian_disk, tmp_path_factory):
     archives = {"debian": images.container_disk(folder, "debian", debian_disk.read_bytes()),
                 "hello": images.container_disk(folder, "hello", boot_sector())}
     registry = subprocess.Popen(
-        vmlet.node_argv(sys.executable, TOP / "tests/cluster/registry.py", PORT, *(f"{name}={path}" for name, path in archives.items())),
+        vmlet.node_argv(sys.executable, TOP / "tests/cluster/registry.py", clusters.REGISTRY.split(":")[1],
+                        *(f"{name}={path}" for name, path in archives.items())),
         stdout=subprocess.PIPE, text=True)
     assert registry.stdout.readline() == "listening\n"
     yield vmlet
@@ -61,8 +62,8 @@ def document(name):
     """Its text with local images, and nothing else changed."""
     text = (MANIFESTS / name).read_text()
     for image, local in LOCAL.items():
-        text = text.replace(f"image: {image}\n", f"image: localhost:{PORT}/{local}:latest\n")
-    assert text.count("localhost:") == text.count("image: ")
+        text = text.replace(f"image: {image}\n", f"image: {clusters.REGISTRY}/{local}:latest\n")
+    assert text.count(clusters.REGISTRY) == len(re.findall(r"^ *image: ", text, re.M)) > 0
     return text
 
 
