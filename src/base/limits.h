@@ -135,7 +135,9 @@
 #define LIMIT_QCOW2_SNAPSHOTS       256U  /* inside one image from outside: each can hold 128 KiB of names */
 
 /* Container disks on the node. */
-#define LIMIT_CGROUP_FILE_BYTES 65536U /* /proc/PID/cgroup */
+#define LIMIT_CGROUP_FILE_BYTES 65536U             /* /proc/PID/cgroup */
+#define LIMIT_PROC_FILE_BYTES   (1024U * 1024)     /* /proc/stat has a line for each interrupt in it */
+#define DOWNWARD_METRICS_USEC   (5 * USEC_PER_SEC) /* between two versions of the metrics disk: KubeVirt's interval */
 #define CHECKSUM_BUFFER_BYTES   (1024U * 1024)
 
 /* A child that examines a foreign image or makes one (qemu-img). */

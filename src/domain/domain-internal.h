@@ -92,7 +92,8 @@ struct domain {
     struct stats *stats;
     int balloon_stats_seconds; /* negative: no reports */
     struct credentials *credentials;
-    json_t *memory_dump; /* KubeVirt's metadata of the last one; NULL: none */
+    sd_event_source *metrics_timer; /* of the volume downwardMetrics; NULL: there is none */
+    json_t *memory_dump;            /* KubeVirt's metadata of the last one; NULL: none */
 
     struct disk_op *disk_ops; /* the first one runs (disks.c) */
     sd_event_source *disk_source;
@@ -110,6 +111,8 @@ struct domain {
     void *ended_userdata;
 };
 
+/* downward-metrics.c: writes the disk of a volume downwardMetrics, if there is one, now and from now on. */
+void domain_refresh_metrics_disk(struct domain *d);
 /* spawn.c: opens the fds, starts helpers and QEMU, connects monitor, agent and console. */
 int domain_spawn(struct domain *d, struct error **ret_error);
 /* Connects to monitor, agent and console of a QEMU that listens (or will). */

@@ -112,6 +112,7 @@ void domain_free(struct domain *d)
     sd_event_source_disable_unref(d->reconnect_timer);
     sd_event_source_disable_unref(d->thaw_timer);
     sd_event_source_disable_unref(d->clock_timer);
+    sd_event_source_disable_unref(d->metrics_timer);
     if (d->console && killed)
         console_drain(d->console);
     firmware_log_free(d->firmware_log);
@@ -340,6 +341,7 @@ static void on_qmp_state(struct qmp_client *client, enum qmp_state state, const 
     case QMP_RUNNING:
         CRASH_POINT("start-negotiated");
         check_images(d);
+        domain_refresh_metrics_disk(d);
         if (d->start_paused && !d->adopted) { /* nobody resumes it but the user, as with KubeVirt */
             d->lifecycle.reason = REASON_USER;
             domain_state_changed(d);

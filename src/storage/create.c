@@ -192,22 +192,43 @@ int create_sparse(const char *path, uint64_t size, unsigned owner, uint64_t *ret
 }
 
 /* The disk of vhostmd: four big-endian words (magic "mvbd", busy, sum of the content's bytes, its length), then XML. */
+#define METRICS_HEADER_BYTES 16U
+
+/* A reader that comes in between sees that it is busy, or a sum that does not fit. */
+static int write_metrics(int fd, const char *content)
+{
+    size_t length = strlen(content);
+    uint32_t header[4] = {htonl(0x6d766264), htonl(1), 0, htonl((uint32_t)length)}, sum = 0;
+
+    if (length > METRICS_BYTES - METRICS_HEADER_BYTES)
+        return -EFBIG;
+    for (size_t i = 0; i < length; i++)
+        sum += (unsigned char)content[i];
+    header[2] = htonl(sum);
+    if (pwrite(fd, header, sizeof(header), 0) != (ssize_t)sizeof(header) ||
+        pwrite(fd, content, length, METRICS_HEADER_BYTES) != (ssize_t)length)
+        return errno ? -errno : -EIO;
+    header[1] = 0;
+    return pwrite(fd, header, sizeof(header), 0) == (ssize_t)sizeof(header) ? 0 : errno ? -errno : -EIO;
+}
+
+int storage_write_metrics(const char *path, const char *content, struct error **ret_error)
+{
+    _cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int r = fd < 0 ? -errno : write_metrics(fd, content);
+
+    return r < 0 ? error_errno(ret_error, r, "cannot write %s", path) : 0;
+}
+
+/* Without figures: the domain has them, once QEMU is there. */
 int create_metrics(const char *path, unsigned owner, struct error **ret_error)
 {
-    static const char content[] = "<metrics>\n</metrics>\n";
     _cleanup_free_ char *staging = staging_path(path);
     _cleanup_close_ int fd = -EBADF;
-    uint32_t header[4], sum = 0;
-    int r = 0;
+    int r;
 
     if (!staging)
         return error_oom(ret_error);
-    for (size_t i = 0; i < sizeof(content) - 1; i++)
-        sum += (unsigned char)content[i];
-    header[0] = htonl(0x6d766264);
-    header[1] = 0;
-    header[2] = htonl(sum);
-    header[3] = htonl(sizeof(content) - 1);
     unlink(staging);
     fd = open(staging, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0640);
     if (fd < 0)
@@ -215,9 +236,7 @@ int create_metrics(const char *path, unsigned owner, struct error **ret_error)
     /* the pages are claimed now, so that a full file system is found before the guest runs */
     r = -posix_fallocate(fd, 0, METRICS_BYTES);
     if (r == 0)
-        r = fd_write_all(fd, header, sizeof(header));
-    if (r == 0)
-        r = fd_write_all(fd, content, sizeof(content) - 1);
+        r = write_metrics(fd, "<metrics>\n</metrics>\n");
     if (r < 0)
         r = error_errno(ret_error, r, "cannot write %s", path);
     else

@@ -46,7 +46,8 @@ static const char *override_for(struct planner *p, const char *name)
 
     for (size_t i = 0; i < o->n_overrides; i++)
         if (streq(o->overrides[i].volume, name)) {
-            p->used[i] = true;
+            for (size_t k = i; k < o->n_overrides; k++) /* one that is given twice is told about as that */
+                p->used[k] = p->used[k] || streq(o->overrides[k].volume, name);
             return text(p, "%s", o->overrides[i].path);
         }
     return NULL;

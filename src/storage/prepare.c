@@ -115,6 +115,9 @@ static int use_image(const struct storage *s, size_t i, struct result *result, s
     result->absent = r == -ENOENT && claim && claim->hotpluggable == OPT_TRUE && !s->options.outside_pod;
     if (result->absent)
         return 0;
+    if (r >= 0 && !v->read_only)
+        r = image_check_writable(&result->image, v->volume->name,
+                                 result->image.from_block_path ? s->plans[i].source.block_path : v->path, &e);
     if (r < 0)
         error_move(ret_error, TAKE_PTR(e));
     return r;
@@ -142,7 +145,7 @@ static int make(const struct storage *s, size_t i, struct result *result, struct
         if (r < 0)
             return r;
         result->made = created;
-        return image_examine(&s->plans[i].source, s->options.qemu_img, v->volume->name, &result->image, ret_error);
+        return use_image(s, i, result, ret_error);
     case STORAGE_OVERLAY:
         r = make_overlay(s, i, result, ret_error);
         size = result->backing.size;

@@ -58,6 +58,8 @@ struct image {
     uint64_t size;
     bool is_block_device, direct_io, preallocated;
     bool from_block_path; /* source.block_path is what was opened */
+    bool in_use;          /* a process that writes to it lets nobody else */
+    int write_errno;      /* why we may not write to it; 0: we may */
     unsigned logical_block, physical_block;
 };
 
@@ -78,6 +80,8 @@ int image_check_info(const char *text, const char *volume, const char *path, str
                      struct error **ret_error);
 /* The examination will run qemu-img: the file has a header that is read. Only a hint about the time it takes. */
 bool image_needs_qemu_img(const struct image_source *source);
+/* For a disk that the guest writes to. */
+int image_check_writable(const struct image *image, const char *volume, const char *path, struct error **ret_error);
 /* The same for an image that we made ourselves: block sizes, O_DIRECT. */
 int image_measure(const char *path, struct image *ret, struct error **ret_error);
 

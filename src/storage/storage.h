@@ -88,6 +88,9 @@ int storage_check_opened(const struct storage *storage, const char *volume, pid_
 /* An empty image that QEMU is to fill: qcow2 (over `base`, a qcow2, if that is given) or a sparse raw file. */
 int storage_create_image(const char *path, bool qcow2, uint64_t size, const char *base, struct error **ret_error);
 
+/* New content of the disk of a volume downwardMetrics (XML, at most 256 KiB); the guest may read it at any time. */
+int storage_write_metrics(const char *path, const char *content, struct error **ret_error);
+
 struct storage_examination;
 /* A storage of one volume that is no manifest's: a file (raw or qcow2, by its header) or a block device. */
 int storage_for_file(const char *name, const char *path, bool read_only, struct storage **ret,

@@ -56,7 +56,7 @@ def test_full_and_incremental(pod, guest):
     at_full = guest.path.read_bytes()
     # slow, so that the guest writes while it is copied: what it overwrites is copied first
     guest.client.ok("BackupDisks", disks=[{"name": "data", "target": str(full)}], checkpoint="monday",
-                    bytesPerSecond=4 * MIB)
+                    bytesPerSecond=MIB)
     put(guest, 1, "during")
     put(guest, 2000, "during")
     assert guest.client.ok("GetDisks")["job"]["state"] == "running"

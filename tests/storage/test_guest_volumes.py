@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Volumes as a guest sees them: read back byte for byte, told apart by their serial numbers."""
+import base64
 import hashlib
 import os
 import struct
 import subprocess
 import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from vmlet_lab import vmi, wait_until
 
 TOP = Path(__file__).resolve().parent.parent.parent
 VMLET = Path(os.environ.get("VMLET_BUILD", TOP / "build")) / "src" / "vmlet" / "vmlet"
@@ -273,3 +277,57 @@ def test_trays(tmp_path, guest):
     )
     assert done.returncode == 0, done.stderr
     assert sum_of in done.stdout and done.stdout.count("No medium") == 2 and "read-only" in done.stdout
+
+
+def metrics_of(data):
+    """The figures of a metrics disk, {(name, context): (type, unit, value)}, after its header is looked at."""
+    magic, busy, total, length = struct.unpack(">4sIII", data[:16])
+    content = data[16:16 + length]
+    assert (magic, busy, total) == (b"mvbd", 0, sum(content))
+    found = ElementTree.fromstring(content).findall("metric")
+    return {(m.find("name").text, m.get("context")): (m.get("type"), m.get("unit"), m.find("value").text) for m in found}
+
+
+def test_downward_metrics(pod):
+    """Figures of host and VM, renewed while the VM runs, also by a launcher that took it over."""
+    spec = vmi()
+    spec["spec"]["domain"]["devices"]["disks"] = [{"name": "metrics", "disk": {"bus": "virtio"}}]
+    spec["spec"]["domain"]["cpu"] = {"cores": 2}
+    spec["spec"]["volumes"] = [{"name": "metrics", "downwardMetrics": {}}]
+    pod.start()
+    client = pod.client()
+    client.ok("SyncVirtualMachine", vmi=spec)
+    pod.qemu = client.ok("GetDomain")["vmlet"]["pid"]
+    pod.wait_agent(client)
+
+    def read():
+        command = "dd if=/dev/vda bs=64k count=4 iflag=direct 2>/dev/null | base64"
+        seen = pod.client().ok("Exec", Command="/bin/sh", Args=["-c", command])
+        return metrics_of(base64.b64decode(seen["stdOut"]))
+
+    def later(than):
+        def is_later():
+            try:
+                return int(read()["Time", "host"][2]) > than
+            except AssertionError:  # it is being written
+                return False
+
+        wait_until(is_later, "the figures are renewed")
+
+    first = read()
+    assert first["ResourceProcessorLimit", "vm"] == ("uint64", None, "2")
+    assert first["ResourceMemoryLimit", "vm"] == ("uint64", "KiB", str(256 * 1024))
+    assert first["VirtualizationVendor", "host"][2] == "kubevirt.io"
+    assert first["VirtProductInfo", "host"][2].startswith("qemu-")
+    for name in ("TotalCPUTime", "FreePhysicalMemory", "FreeVirtualMemory", "MemoryAllocatedToVirtualServers",
+                 "UsedVirtualMemory", "NumberOfPhysicalCPUs"):
+        assert float(first[name, "host"][2]) > 0, name
+    assert {("PagedInMemory", "host"), ("PagedOutMemory", "host"), ("HostName", "host"), ("HostSystemInfo", "host"),
+            ("PhysicalMemoryAllocatedToVirtualSystem", "vm")} <= set(first)
+    later(int(first["Time", "host"][2]))
+    assert float(read()["TotalCPUTime", "vm"][2]) > float(first["TotalCPUTime", "vm"][2])
+    pod.process.kill()
+    pod.process.wait()
+    pod.start()
+    wait_until(lambda: pod.client().ok("GetDomain")["vmlet"]["agentConnected"], "the agent answers the new launcher")
+    later(int(time.time()) - 1)

@@ -873,6 +873,49 @@ static void test_hostile_tree(void **state)
     check_nothing_left(&pod, "good");
 }
 
+/* A disk that the guest writes to, on an image that nobody may write to, or that another VM has; read-only it is taken.
+ */
+static void test_not_writable(void **state)
+{
+    static const char *const disks[] = {"vol", NULL};
+    static const struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 201, .l_len = 1};
+    _cleanup_(pod_done) struct pod pod = {0};
+    _cleanup_close_ int other = -EBADF;
+    struct vmi_disk *disk;
+    bool is_read_only;
+
+    pod_init(&pod);
+    pod_load(&pod, "", disks, "  - {name: vol, persistentVolumeClaim: {claimName: c}}\n");
+    assert_int_equal(mkdir_parents(in(&pod, "private/vmi-disks/vol"), 0755, NULL), 0);
+    is_read_only = mount("tmpfs", in(&pod, "private/vmi-disks/vol"), "tmpfs", 0, NULL) == 0;
+    put_sparse(in(&pod, "private/vmi-disks/vol/disk.img"), 1 << 20);
+    assert_int_equal(pod_plan(&pod, false, NULL, 0), 0);
+    pod_prepare(&pod);
+
+    /* as QEMU locks an image for its only writer */
+    other = open(in(&pod, "private/vmi-disks/vol/disk.img"), O_RDWR | O_CLOEXEC);
+    assert_int_equal(fcntl(other, F_OFD_SETLK, &lock), 0);
+    assert_int_equal(storage_prepare(pod.storage, &pod.error), -EBUSY);
+    assert_non_null(strstr(error_message(pod.error), "volume vol: "));
+    assert_non_null(strstr(error_message(pod.error), "is in use"));
+    assert_non_null(strstr(error_remedy(pod.error), "shareable"));
+    other = fd_close(other);
+    pod_prepare(&pod);
+
+    if (is_read_only) {
+        assert_int_equal(mount(NULL, in(&pod, "private/vmi-disks/vol"), NULL, MS_REMOUNT | MS_RDONLY, NULL), 0);
+        error_free(TAKE_PTR(pod.error));
+        assert_int_equal(storage_prepare(pod.storage, &pod.error), -EROFS);
+        assert_non_null(strstr(error_message(pod.error), "cannot be written to (Read-only file system)"));
+        storage_free(TAKE_PTR(pod.storage));
+        disk = &pod.vmi->spec.domain.devices.disks.items[0];
+        disk->target->readonly = OPT_TRUE;
+        assert_int_equal(pod_plan(&pod, false, NULL, 0), 0);
+        pod_prepare(&pod);
+        umount2(in(&pod, "private/vmi-disks/vol"), MNT_DETACH);
+    }
+}
+
 /* ---- faults of the host ---------------------------------------------------------------------------------------- */
 
 static void test_full_file_system(void **state)
@@ -1011,6 +1054,7 @@ int main(void)
         cmocka_unit_test(test_plain_headers),
         cmocka_unit_test(test_hostile),
         cmocka_unit_test(test_hostile_tree),
+        cmocka_unit_test(test_not_writable),
         cmocka_unit_test(test_full_file_system),
         cmocka_unit_test(test_no_qemu_img),
         cmocka_unit_test(test_bad_qemu_img),
