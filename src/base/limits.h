@@ -50,6 +50,7 @@
 #define TIMEOUT_QMP_STORAGE_USEC  (120 * USEC_PER_SEC)  /* waits for disks: drains, opens or flushes images */
 #define TIMEOUT_QMP_MEMORY_USEC   (600 * USEC_PER_SEC)  /* touches guest memory: preallocation, memsave */
 #define TIMEOUT_QMP_LONG_USEC     (3600 * USEC_PER_SEC) /* copies all of it: dump-guest-memory */
+#define AGENT_INTERVAL_MIN_USEC   (5 * USEC_PER_SEC)    /* nothing about the guest is asked more often */
 #define TIMEOUT_QGA_SYNC_USEC     (5 * USEC_PER_SEC)
 #define QGA_SYNC_REPEAT_USEC      (1 * USEC_PER_SEC)
 #define TIMEOUT_QGA_DEFAULT_USEC  (10 * USEC_PER_SEC)

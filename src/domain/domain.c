@@ -49,6 +49,8 @@ int domain_new(sd_event *event, const struct domain_options *options, struct dom
     d->manifest = options->manifest ? strdup(options->manifest) : NULL;
     d->since_wall = realtime_usec();
     d->guest_info = guest_info_new(event, domain_guest_info_changed, d);
+    if (d->guest_info)
+        guest_info_set_intervals(d->guest_info, &options->agent_intervals);
     d->stats = stats_new(d);
     if (!d->guest_info || !d->stats || credentials_new(d, options->secret_dir, &d->credentials) < 0 || !d->dir ||
         !d->accel_reason || (options->manifest && !d->manifest))

@@ -14,6 +14,7 @@
 #include "base/event.h"
 #include "domain/console.h"
 #include "domain/events.h"
+#include "domain/guest-info.h"
 #include "domain/lifecycle.h"
 #include "domain/timeline.h"
 #include "machine/machine.h"
@@ -35,7 +36,8 @@ struct domain_options {
     struct event_log *events;      /* borrowed; outlives the domain */
     const struct storage *storage; /* borrowed until QEMU is up: its images are those that it opened; NULL: not asked */
     const struct pod_network *network; /* the NICs' other ends; borrowed; outlives the domain; NULL: not in a pod */
-    int balloon_stats_seconds;         /* between two reports of the guest's balloon; 0: the default, negative: none */
+    struct guest_info_intervals agent_intervals;
+    int balloon_stats_seconds; /* between two reports of the guest's balloon; 0: the default, negative: none */
     /* Below these, and where its command line points, QEMU finds its files, and nowhere else (NULL-terminated,
      * borrowed); NULL: wherever its uid may. */
     const char *const *file_dirs;

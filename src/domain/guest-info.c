@@ -18,32 +18,38 @@
 static const struct {
     const char *command;
     unsigned seconds;
+    size_t interval; /* in struct guest_info_intervals */
 } table[] = {
-    {"guest-info", 300},
-    {"guest-get-osinfo", 120},
-    {"guest-get-host-name", 120},
-    {"guest-get-timezone", 120},
-    {"guest-network-get-interfaces", 120},
-    {"guest-get-load", 120},
-    {"guest-get-users", 10},
-    {"guest-get-fsinfo", 300},
-    {FREEZE, 10},
+#define ROW(command, seconds, member)                                                                                  \
+    {                                                                                                                  \
+        command, seconds, offsetof(struct guest_info_intervals, member)                                                \
+    }
+    ROW("guest-info", 300, version),
+    ROW("guest-get-osinfo", 120, system),
+    ROW("guest-get-host-name", 120, system),
+    ROW("guest-get-timezone", 120, system),
+    ROW("guest-network-get-interfaces", 120, system),
+    ROW("guest-get-load", 120, system),
+    ROW("guest-get-users", 10, users),
+    ROW("guest-get-fsinfo", 300, filesystems),
+    ROW(FREEZE, 5, freeze),
+#undef ROW
 };
 
-#define WORKERS       (ELEMENTSOF(table))
-#define FIRST_USEC    (10 * USEC_PER_SEC) /* the first interval; it doubles */
-#define FROZEN_USEC   (5 * USEC_PER_SEC)  /* the interval while frozen */
-#define TOGETHER_USEC (1 * USEC_PER_SEC)  /* what is due so soon is asked in the same turn */
-#define INACCURACY_USEC                                                                                                \
-    (250 * USEC_PER_MSEC) /* sd-event lets several programs of the host wake up at once within it                      \
-                           */
+#define WORKERS (ELEMENTSOF(table))
+#define FIRST_USEC                                                                                                     \
+    (10 * USEC_PER_SEC) /* the first interval; it doubles; and the least of a freeze that is not there                 \
+                         */
+#define TOGETHER_USEC (1 * USEC_PER_SEC) /* what is due so soon is asked in the same turn */
+/* sd-event lets several programs of the host wake up at once within it */
+#define INACCURACY_USEC (250 * USEC_PER_MSEC)
 
 struct worker {
     struct guest_info *info;
     json_t *answer;
-    uint64_t interval, due; /* CLOCK_MONOTONIC */
-    bool asked;             /* and not answered yet */
-    bool unsupported;       /* the agent does not know the command: not asked again until it restarts */
+    uint64_t most, interval, due; /* due: CLOCK_MONOTONIC */
+    bool asked;                   /* and not answered yet */
+    bool unsupported;             /* the agent does not know the command: not asked again until it restarts */
 };
 
 struct guest_info {
@@ -75,7 +81,17 @@ struct guest_info *guest_info_new(sd_event *event, guest_info_changed_fn changed
     info->userdata = userdata;
     for (size_t i = 0; i < WORKERS; i++)
         info->workers[i].info = info;
+    guest_info_set_intervals(info, &(struct guest_info_intervals){0});
     return info;
+}
+
+void guest_info_set_intervals(struct guest_info *info, const struct guest_info_intervals *intervals)
+{
+    for (size_t i = 0; i < WORKERS; i++) {
+        uint64_t wanted = *(const uint64_t *)(const void *)((const char *)intervals + table[i].interval);
+
+        info->workers[i].most = MAX(wanted ? wanted : table[i].seconds * USEC_PER_SEC, AGENT_INTERVAL_MIN_USEC);
+    }
 }
 
 void guest_info_free(struct guest_info *info)
@@ -104,11 +120,11 @@ static bool is_frozen(const struct worker *w)
 /* From the last time that it was due, not from now: the workers stay in step. */
 static void set_next(struct worker *w, uint64_t now)
 {
-    uint64_t interval = is_frozen(w) ? FROZEN_USEC : w->interval;
+    uint64_t interval = is_frozen(w) ? w->most : w->interval;
 
     if (w->due <= now + TOGETHER_USEC)
         w->due += ((now + TOGETHER_USEC - w->due) / interval + 1) * interval;
-    w->interval = MIN(w->interval * 2, table[index_of(w)].seconds * USEC_PER_SEC);
+    w->interval = MIN(w->interval * 2, streq(table[index_of(w)].command, FREEZE) ? MAX(w->most, FIRST_USEC) : w->most);
 }
 
 /* Consumes the answer. */
@@ -119,7 +135,7 @@ static void keep(struct worker *w, json_t *answer)
     json_decref(w->answer);
     w->answer = answer;
     if (!same && w->info->agent && is_frozen(w)) {
-        w->due = MIN(w->due, now_usec() + FROZEN_USEC);
+        w->due = MIN(w->due, now_usec() + w->most);
         arm(w->info);
     }
     if (!same && w->info->changed)
@@ -206,7 +222,9 @@ void guest_info_start(struct guest_info *info, struct qga_client *agent)
     for (size_t i = 0; i < WORKERS; i++) {
         struct worker *w = &info->workers[i];
 
-        w->interval = FIRST_USEC;
+        w->interval = MIN(FIRST_USEC, MAX(w->most, AGENT_INTERVAL_MIN_USEC));
+        if (streq(table[i].command, FREEZE))
+            w->interval = FIRST_USEC;
         w->due = now;
         w->unsupported = false;
         set_next(w, now);

@@ -14,10 +14,18 @@
 
 struct guest_info;
 
+/* How often what is asked, at the most, in microseconds (KubeVirt's flags --qemu-agent-…-interval); 0: the default.
+ * Below AGENT_INTERVAL_MIN_USEC it is that. */
+struct guest_info_intervals {
+    uint64_t system, filesystems, users, version, freeze;
+};
+
 /* A command's answer changed: "guest-network-get-interfaces", "guest-get-osinfo", "guest-fsfreeze-status"… */
 typedef void (*guest_info_changed_fn)(struct guest_info *info, const char *command, void *userdata);
 
 struct guest_info *guest_info_new(sd_event *event, guest_info_changed_fn changed, void *userdata);
+/* Before the start. */
+void guest_info_set_intervals(struct guest_info *info, const struct guest_info_intervals *intervals);
 void guest_info_free(struct guest_info *info);
 DEFINE_CLEANUP(struct guest_info *, guest_info_free)
 

@@ -171,6 +171,7 @@ static int make_domain(struct launcher *l, const char *manifest, struct error **
         .machine = TAKE_PTR(l->prepared.machine),
         .dir = l->dir,
         .secret_dir = secrets,
+        .agent_intervals = l->options.agent_intervals,
         .balloon_stats_seconds = l->balloon_stats_seconds,
         .manifest = manifest,
         .accel = l->prepared.accel.accel,

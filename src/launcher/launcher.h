@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/event.h"
 #include "domain/accel.h"
+#include "domain/guest-info.h"
 #include "domain/timeline.h"
 
 struct launcher;
@@ -22,6 +23,7 @@ struct launcher_options {
     uint64_t qemu_timeout_usec; /* from the start until there is a VM; then the launcher gives up */
     uint64_t grace_usec;        /* of the stop that SIGTERM begins */
     uint64_t console_log_bytes; /* of one file of the console's log; 0: the default */
+    struct guest_info_intervals agent_intervals;
     bool allow_qmp_writes;
     bool log_firmware; /* what the firmware says on its debug port goes to the log */
 };

@@ -33,6 +33,8 @@ struct flags {
     const char *name, *namespace_, *uid, *share_dir, *private_dir, *ephemeral_dir, *container_disk_dir, *hotplug_dir,
         *empty_disk_dir, *ovmf_path, *qemu;
     uint64_t qemu_timeout, grace, console_log_bytes, verbosity;
+    struct guest_info_intervals agent;
+    bool simulate_crash;
     bool allow_emulation, run_as_nonroot, keep_after_failure, help, version, verbose, allow_qmp_writes;
 };
 
@@ -74,6 +76,13 @@ static const struct flag {
     BOOL("allow-qmp-writes", allow_qmp_writes, "let the command server's Qmp method change the VM"),
     BOOL("run-as-nonroot", run_as_nonroot, "accepted: the launcher needs no privilege"),
     BOOL("keep-after-failure", keep_after_failure, "accepted: the monitor's flag"),
+    DURATION("qemu-agent-sys-interval", agent.system,
+             "how often the agent is asked for system, addresses, load (120s)"),
+    DURATION("qemu-agent-file-interval", agent.filesystems, "…for file systems (300s)"),
+    DURATION("qemu-agent-user-interval", agent.users, "…for users (10s)"),
+    DURATION("qemu-agent-version-interval", agent.version, "…for its version and commands (300s)"),
+    DURATION("qemu-fsfreeze-status-interval", agent.freeze, "…whether the guest is frozen, while it is (5s)"),
+    BOOL("simulate-crash", simulate_crash, "abort at once, for tests of what is around the launcher"),
     {"v", FLAG_LEVEL, offsetof(struct flags, verbosity),
      "klog's verbosity: 4 and more logs debug messages, 6 and more what the firmware says"},
     BOOL("verbose", verbose, "log debug messages"),
@@ -88,11 +97,6 @@ static const struct flag {
     {"vm-stats-collector", FLAG_IGNORED_BOOL, 0, NULL},
     {"firmware-auto-selection", FLAG_IGNORED_BOOL, 0, NULL},
     {"disk-memory-limit", FLAG_IGNORED_VALUE, 0, NULL},
-    {"qemu-agent-sys-interval", FLAG_IGNORED_VALUE, 0, NULL},
-    {"qemu-agent-file-interval", FLAG_IGNORED_VALUE, 0, NULL},
-    {"qemu-agent-user-interval", FLAG_IGNORED_VALUE, 0, NULL},
-    {"qemu-agent-version-interval", FLAG_IGNORED_VALUE, 0, NULL},
-    {"qemu-fsfreeze-status-interval", FLAG_IGNORED_VALUE, 0, NULL},
     {"libvirt-log-filters", FLAG_IGNORED_VALUE, 0, NULL},
     {"hypervisor", FLAG_IGNORED_VALUE, 0, NULL},
 };
@@ -205,7 +209,8 @@ static void print_help(void)
            "Usage: virt-launcher [--FLAG VALUE]…\n\n");
     for (size_t i = 0; i < ELEMENTSOF(table); i++)
         if (table[i].what)
-            printf("  --%-22s %s\n", table[i].name, table[i].what);
+            printf("  %s%-*s %s\n", table[i].name[1] ? "--" : "-", table[i].name[1] ? 29 : 30, table[i].name,
+                   table[i].what);
     printf(
         "\nFlags of KubeVirt's virt-launcher that speak of libvirt are accepted and have no effect.\n"
         "Environment: STANDALONE_VMI (a manifest, started without a node agent), VMLET_LOG_LEVEL, VMLET_LOG_FORMAT,\n"
@@ -273,6 +278,7 @@ static int run(const struct flags *flags, struct timeline *timeline, struct erro
         .qemu_timeout_usec = flags->qemu_timeout,
         .grace_usec = flags->grace,
         .console_log_bytes = flags->console_log_bytes,
+        .agent_intervals = flags->agent,
         .allow_qmp_writes = flags->allow_qmp_writes,
         .log_firmware = flags->verbosity >= FIRMWARE_VERBOSITY,
     };
@@ -348,6 +354,10 @@ int main(int argc, char **argv)
     if (flags.version) {
         printf("virt-launcher %s\n", VMLET_VERSION);
         return EXIT_OK;
+    }
+    if (flags.simulate_crash) {
+        log_error("aborting, as --simulate-crash asks");
+        abort();
     }
     if (flags.verbose)
         log_set_level(LOG_LEVEL_DEBUG);

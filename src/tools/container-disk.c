@@ -15,14 +15,14 @@
 #include "base/log.h"
 #include "tools/watch.h"
 
-static const char usage[] = "Usage: container-disk --no-op | --copy-path PATH\n"
-                            "Keeps the container of a VM's disk image alive while its socket PATH.sock exists.\n\n"
-                            "  --no-op            end at once: as an init container it makes kubelet pull the image\n"
-                            "  -c, --copy-path PATH   at most " STRINGIFY(
-                                LIMIT_CONTAINER_DISK_PATH) " bytes; missing directories above it are made\n"
-                                                           "  -h, --help\n\n"
-                                                           "Ends with 0 when the socket is removed or on SIGTERM, 1 on "
-                                                           "a failure, 2 on wrong arguments.\n";
+static const char usage[] =
+    "Usage: container-disk --no-op | --copy-path PATH\n"
+    "Keeps the container of a VM's disk image alive while its socket PATH.sock exists.\n\n"
+    "  --no-op                end at once: as an init container it makes kubelet pull the image\n"
+    "  -c, --copy-path PATH   at most %u bytes; missing directories above it are made\n"
+    "  -h, --help\n\n"
+    "Ends with 0 when the socket is removed or on SIGTERM, 1 on a failure, 2 on wrong "
+    "arguments.\n";
 
 /* When the socket is there: taking callers, and looking at the directory. */
 static const char *const calls[] = {
@@ -118,7 +118,7 @@ int main(int argc, char **argv)
         const char *value = startswith(argv[i], "--copy-path=");
 
         if (streq(argv[i], "--help") || streq(argv[i], "-h")) {
-            (void)!write(STDOUT_FILENO, usage, sizeof(usage) - 1);
+            dprintf(STDOUT_FILENO, usage, (unsigned)LIMIT_CONTAINER_DISK_PATH);
             return EXIT_OK;
         }
         if (streq(argv[i], "--no-op"))
@@ -131,7 +131,7 @@ int main(int argc, char **argv)
             bad = true;
     }
     if (bad || (!no_op && !copy_path)) {
-        (void)!write(STDERR_FILENO, usage, sizeof(usage) - 1);
+        dprintf(STDERR_FILENO, usage, (unsigned)LIMIT_CONTAINER_DISK_PATH);
         return EXIT_BAD_INPUT;
     }
     if (no_op || serve(copy_path, &error) == 0)

@@ -293,6 +293,21 @@ def test_bad_flags(arguments, text):
     assert done.returncode == 2 and text in done.stderr
 
 
+def test_a_crash_that_is_asked_for(tmp_path):
+    done = subprocess.run([LAUNCHER, "--simulate-crash"], capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == -signal.SIGABRT and "--simulate-crash" in done.stderr
+
+
+def test_flags_of_the_agent(tmp_path):
+    names = ["qemu-agent-sys", "qemu-agent-file", "qemu-agent-user", "qemu-agent-version", "qemu-fsfreeze-status"]
+    done = subprocess.run([LAUNCHER, "--help", *[f"--{n}-interval=120s" for n in names]], capture_output=True, text=True,
+                          timeout=20, check=False)
+    assert done.returncode == 0 and done.stderr == ""
+    done = subprocess.run([LAUNCHER, *[f"--{n}-interval=soon" for n in names]], capture_output=True, text=True, timeout=20,
+                          check=False)
+    assert done.returncode == 2 and done.stderr.count("not valid (a duration") == 5
+
+
 def test_flags_of_libvirt_are_accepted(tmp_path):
     done = subprocess.run(
         [LAUNCHER, "--help", "--hook-sidecars", "0", "--libvirt-log-filters=3:x", "--vgpu-dedicated-hook", "-v", "2"],

@@ -169,6 +169,23 @@ static void test_intervals(void **state)
     assert_int_equal(f->changes, COMMANDS + 2);
 }
 
+/* KubeVirt's flags; nothing is asked more often than each 5 s, whatever they say. */
+static void test_other_intervals(void **state)
+{
+    const struct guest_info_intervals i = {.system = USEC_PER_SEC, .users = 5 * USEC_PER_SEC};
+    struct fixture *f = *state;
+    uint64_t began = now_usec();
+
+    guest_info_set_intervals(f->info, &i);
+    guest_info_start(f->info, f->agent);
+    assert_int_equal(run(f, COMMANDS, PATIENCE), COMMANDS);
+    assert_int_equal(run(f, COMMANDS + 6, PATIENCE), COMMANDS + 6);
+    assert_true(now_usec() - began >= 5 * USEC_PER_SEC);
+    for (size_t k = COMMANDS; k < COMMANDS + 6; k++)
+        assert_false(streq(f->asked[k], "guest-info") || streq(f->asked[k], "guest-get-fsinfo") ||
+                     streq(f->asked[k], "guest-fsfreeze-status"));
+}
+
 static void test_stopped(void **state)
 {
     struct fixture *f = *state;
@@ -185,6 +202,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_intervals, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_other_intervals, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stopped, setup, teardown),
     };
 
