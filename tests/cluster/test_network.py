@@ -18,6 +18,7 @@ from collections import Counter
 import pytest
 
 from controller_lab import KUBEVIRT, Proxy, kubeconfig, wait_for
+from scale_handler import VMI, Handler, Node
 from test_controller import VM, lab  # noqa: F401 (a fixture)
 from test_crds import crds  # noqa: F401 (a fixture)
 
@@ -40,6 +41,7 @@ FAULTS = {
     "half": ("half", None),
     "slow": ("slow", 3.0),
 }
+LATER = {"later": ("answer", status(429, "TooManyRequests", Retry_After=4))}
 
 
 class Faulty:
@@ -69,7 +71,7 @@ class Faulty:
             def serve(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 fault = faulty.decide(self.command, self.path, body)
-                kind, how = FAULTS[fault] if fault else ("pass", None)
+                kind, how = (FAULTS | LATER)[fault] if fault else ("pass", None)
                 if fault:
                     faulty.done[fault] += 1
                 if kind == "answer":
@@ -250,7 +252,6 @@ def test_most_calls_fail(lab, faulty, fault):  # noqa: F811
 def test_retry_after_is_kept_to(lab, faulty):  # noqa: F811
     """A server that says when to come again is not asked before; the controller lives, and its page answers."""
     times, lock = {}, threading.Lock()
-    FAULTS["later"] = ("answer", status(429, "TooManyRequests", Retry_After=4))
 
     def decide(method, path, body):
         if method == "GET":
@@ -396,3 +397,50 @@ def test_kill_and_start_over_and_over_with_a_lease(lab):  # noqa: F811
     all_run(lab, names)
     witness.once(names)
     assert leads(c)
+
+
+# ---- virt-handler ----------------------------------------------------------------------------------------------------
+
+
+def test_handler_whose_calls_fail_once_in_each_way(crds, tmp_path):  # noqa: F811
+    """The node agent with stand-ins for its launchers (scale_handler.py): an instance for each fault and each of its first
+    two writes; then the server is gone for a while. Each instance becomes Running once, and no heartbeat is the last."""
+    node = Node(crds, tmp_path, "handler-network")
+    plan = {f"vm-{i:05}": (fault, 1 + i % 2) for i, fault in enumerate(f for f in FAULTS for _ in range(2))}
+    counts, lock, gone = Counter(), threading.Lock(), threading.Event()
+
+    def decide(method, path, body):
+        if gone.is_set():
+            return "refused"
+        name = re.search(rb"vm-\d{5}", path.encode() + body)
+        if method == "GET" or not name:
+            return None
+        fault, n = plan[name[0].decode()]
+        with lock:
+            counts[name[0].decode()] += 1
+            return fault if counts[name[0].decode()] == n else None
+
+    proxy = Faulty(crds, tmp_path, decide)
+    node.config = proxy.config
+    node.make(len(plan) - 2)
+    handler = Handler(node)
+    try:
+        wait_for("all to run", lambda: node.running() == len(plan) - 2, 240)
+        assert set(proxy.done) >= set(list(FAULTS)[:-1]), proxy.done
+        gone.set()
+        node.make(len(plan))
+        threading.Event().wait(65)
+        assert handler.process.poll() is None and node.running() == len(plan) - 2
+        beats = int(handler.metrics()["vmlet_handler_heartbeats_total"])
+        gone.clear()
+        wait_for("the others too", lambda: node.running() == len(plan), 240)
+        wait_for("a heartbeat", lambda: int(handler.metrics()["vmlet_handler_heartbeats_total"]) > beats, 180)
+        path = f"{KUBEVIRT}/namespaces/{node.ns}/virtualmachineinstances"
+        given = [s["phase"] for s in VMI["status"]["phaseTransitionTimestamps"]]  # as the stand-in made them
+        for vmi in crds.call("GET", path)[1]["items"]:
+            steps = [s["phase"] for s in vmi["status"]["phaseTransitionTimestamps"]]
+            assert steps == given + ["Running"], (vmi["metadata"]["name"], steps)
+    finally:
+        handler.process.kill()
+        handler.process.wait()
+        proxy.close()
