@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -19,6 +20,7 @@
 const char *const confine_basics[] = {
     /* memory */
     "brk",
+    "sysinfo", /* qsort() of the C library asks how much there is */
     "mmap",
     "mmap2",
     "munmap",
@@ -155,6 +157,9 @@ static int add_rules(scmp_filter_ctx filter, uint32_t fallback, const struct con
      * is missed, so it is none to be written down either. */
     if (r >= 0 && fallback != SCMP_ACT_ERRNO(ENOSYS))
         r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+    /* by which the listener is sent to who listens */
+    if (r >= 0 && fallback == SCMP_ACT_NOTIFY)
+        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(sendmsg), 0);
     return r;
 }
 
@@ -391,6 +396,7 @@ int confine(const struct confinement *confinement, struct error **ret_error)
 
     if (r < 0)
         return r;
+    tzset(); /* strftime(), for the log, opens /etc/localtime else */
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return error_errno(ret_error, errno, "cannot set no_new_privs");
     return has_seccomp() ? load(confinement, ret_error) : 0;

@@ -38,7 +38,6 @@ static const char *const allowed[] = {
     "futex_wake",
     "futex_requeue",
     "uname",
-    "sysinfo",
     "getcpu",
     "prlimit64",
     "getrlimit",

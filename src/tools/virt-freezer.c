@@ -155,6 +155,7 @@ static int run(const struct options *options, struct error **ret_error)
             error_set_remedy(*ret_error, "run it in the compute container, or name the socket by --socket");
         return r;
     }
+    json_object_seed(0); /* Jansson's own look at /dev/urandom, before nothing can be opened */
     r = confine(&(struct confinement){.calls = calls}, ret_error);
     if (r < 0)
         return r;
