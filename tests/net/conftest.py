@@ -6,6 +6,7 @@
 
 The guest here is a namespace on a veth in the pod's bridge, in the place of the tap: the same frames, no emulator.
 """
+import contextlib
 import json
 import os
 import re
@@ -127,7 +128,10 @@ class Namespace:
         return parts
 
     def close(self):
-        run("ip", "netns", "pids", self.name, check=False)
+        """Who is still in it was started for it: a QEMU outlives its launcher, also when a test has failed."""
+        for pid in run("ip", "netns", "pids", self.name, check=False).stdout.split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
         run("ip", "netns", "del", self.name, check=False)
 
 
