@@ -343,7 +343,7 @@ static int load(const struct confinement *confinement, struct error **ret_error)
     return r < 0 ? error_errno(ret_error, r, "cannot load the filter of system calls") : 0;
 }
 
-static bool has_seccomp(void)
+bool confine_has_seccomp(void)
 {
     if (is_sanitized())
         return false;
@@ -358,7 +358,7 @@ int confine_refuse(const char *const *calls, struct error **ret_error)
     scmp_filter_ctx filter;
     int r;
 
-    if (!has_seccomp())
+    if (!confine_has_seccomp())
         return 0;
     filter = seccomp_init(SCMP_ACT_ALLOW);
     if (!filter)
@@ -399,5 +399,5 @@ int confine(const struct confinement *confinement, struct error **ret_error)
     tzset(); /* strftime(), for the log, opens /etc/localtime else */
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return error_errno(ret_error, errno, "cannot set no_new_privs");
-    return has_seccomp() ? load(confinement, ret_error) : 0;
+    return confine_has_seccomp() ? load(confinement, ret_error) : 0;
 }

@@ -39,6 +39,9 @@ int confine(const struct confinement *confinement, struct error **ret_error);
  * with EPERM. no_new_privs. */
 int confine_refuse(const char *const *calls, struct error **ret_error);
 
+/* Whether the two above load a filter: see confine(). A kernel without seccomp is told in the log. */
+bool confine_has_seccomp(void);
+
 /* A rule for each name of a list that ends with NULL. By name, since an architecture may lack a call, and an older
  * libseccomp a newer one: both are skipped. A negative errno. */
 int confine_add_calls(scmp_filter_ctx filter, uint32_t action, const char *const *calls);

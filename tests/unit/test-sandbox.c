@@ -27,21 +27,9 @@
 #include "domain/sandbox.h"
 #include "monitor/sandbox.h"
 
-static bool no_filter(void)
-{
-#ifdef __SANITIZE_ADDRESS__
-    return true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-    return true;
-#endif
-#endif
-    return prctl(PR_GET_SECCOMP, 0, 0, 0, 0) < 0;
-}
-
 #define NEED_FILTER()                                                                                                  \
     do {                                                                                                               \
-        if (no_filter())                                                                                               \
+        if (!confine_has_seccomp())                                                                                    \
             skip();                                                                                                    \
     } while (0)
 
