@@ -23,21 +23,19 @@ static const char *const net_manifests[] = {
 static struct vmi *net_vmi(uint8_t chosen)
 {
     static struct vmi *made[ELEMENTSOF(net_manifests)];
-    struct vmi **ret = &made[chosen % ELEMENTSOF(net_manifests)];
+    size_t i = chosen % ELEMENTSOF(net_manifests);
     struct faults faults = {.source = "fuzz"};
     char text[1024];
 
-    if (*ret)
-        return *ret;
     snprintf(text, sizeof(text),
              "apiVersion: kubevirt.io/v1\nkind: VirtualMachineInstance\n"
              "metadata: {name: testvm, namespace: default, uid: 9eae133d-5264-4040-9261-2ff5827e9540}\n"
              "spec: {domain: {cpu: {cores: 2}, memory: {guest: 256Mi}, devices: {%s}},\n"
              "  networks: [{name: default, pod: {}}, {name: blue, multus: {networkName: b}}]}\n",
-             net_manifests[chosen % ELEMENTSOF(net_manifests)]);
-    if (vmi_load_text(text, strlen(text), "fuzz", NULL, ret, &faults, NULL) < 0) {
+             net_manifests[i]);
+    if (!made[i] && vmi_load_text(text, strlen(text), "fuzz", NULL, &made[i], &faults, NULL) < 0) {
         fputs(faults_format(&faults), stderr);
         abort();
     }
-    return *ret;
+    return made[i];
 }

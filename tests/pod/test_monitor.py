@@ -51,7 +51,11 @@ def test_passes_flags_on(pod):
 
 
 def test_privileges_of_the_launcher(pod):
-    p = pod()
+    ignored = signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # as in a shell's background job
+    try:
+        p = pod()
+    finally:
+        signal.signal(signal.SIGQUIT, ignored)
     p.ready()
     status = dict(line.split(":", 1) for line in p.out.all if ":" in line)
     net_bind_service = 1 << 10
