@@ -115,6 +115,8 @@ static int use_image(const struct storage *s, size_t i, struct result *result, s
     result->absent = r == -ENOENT && claim && claim->hotpluggable == OPT_TRUE && !s->options.outside_pod;
     if (result->absent)
         return 0;
+    if (s->is_running)
+        result->image.in_use = false;
     if (r >= 0 && !v->read_only)
         r = image_check_writable(&result->image, v->volume->name,
                                  result->image.from_block_path ? s->plans[i].source.block_path : v->path, &e);
@@ -471,6 +473,7 @@ int storage_examine_begin(struct storage *storage, const char *volume, struct st
     job_of[i] = 1;
     x->storage = storage;
     x->index = i;
+    storage->is_running = true;
     r = start_job(storage, job_of, 1, &x->job, ret_error);
     if (r < 0)
         return r;

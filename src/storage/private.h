@@ -49,6 +49,8 @@ struct storage {
     struct storage_volume *volumes;
     struct volume_plan *plans; /* beside volumes */
     size_t count;
+    bool is_running; /* its VM is: what a change that was cut off has left open is its own, and QEMU says what is in use
+                      */
 };
 
 /* ---- image.c --------------------------------------------------------------------------------------------------- */
