@@ -15,6 +15,7 @@
 
 #include "base/fd.h"
 #include "base/limits.h"
+#include "base/signals.h"
 #include "base/strbuf.h"
 
 /* In the child: only what is in the mask stays. */
@@ -86,9 +87,7 @@ static void child_exec(const struct child_options *o, struct child_fd *moved, in
     for (size_t i = 0; i < o->n_fds; i++)
         if (dup2(moved[i].fd, o->fds[i].target) < 0)
             goto fail;
-    for (int s = 1; s < NSIG; s++)
-        if (s != SIGKILL && s != SIGSTOP)
-            signal(s, SIG_DFL);
+    signals_set_default();
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     if (o->capabilities && keep_capabilities(*o->capabilities) < 0)

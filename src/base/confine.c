@@ -188,16 +188,12 @@ static _Noreturn void observe(const char *path, int from)
 {
     struct seccomp_notif *request = NULL;
     struct seccomp_notif_resp *response = NULL;
-    char control[CMSG_SPACE(sizeof(int))], byte;
-    struct iovec iov = {&byte, 1};
-    struct msghdr message = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
     int fd;
 
     setsid();
-    if (recvmsg(from, &message, 0) <= 0 || !CMSG_FIRSTHDR(&message))
+    fd = fd_receive(from);
+    if (fd < 0)
         _exit(1);
-    memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(fd));
     if (seccomp_notify_alloc(&request, &response) < 0)
         _exit(1);
     for (;;) { /* until nobody is left who has the filter */
@@ -237,21 +233,6 @@ static int start_observer(const char *path)
     return pair[0];
 }
 
-static int send_listener(int to, int listener)
-{
-    char control[CMSG_SPACE(sizeof(int))] = {0}, byte = 0;
-    struct iovec iov = {&byte, 1};
-    struct msghdr message = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
-    struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-
-    head->cmsg_level = SOL_SOCKET;
-    head->cmsg_type = SCM_RIGHTS;
-    head->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(head), &listener, sizeof(listener));
-    return sendmsg(to, &message, 0) < 0 ? -errno : 0;
-}
-
 static const char *log_path(void)
 {
     return getenv("VMLET_SANDBOX_LOG");
@@ -273,11 +254,6 @@ static bool is_heard(void)
 #else
 
 static int start_observer(const char *path)
-{
-    return -ENOSYS;
-}
-
-static int send_listener(int to, int listener)
 {
     return -ENOSYS;
 }
@@ -331,7 +307,7 @@ static int load(const struct confinement *confinement, struct error **ret_error)
     if (r >= 0 && path) {
         _cleanup_close_ int listener = seccomp_notify_fd(filter);
 
-        r = send_listener(observer, listener);
+        r = fd_send(observer, listener);
     }
     seccomp_release(filter);
     /* A program that is executed anew, again and again: the kernel has a limit for all filters together

@@ -189,6 +189,40 @@ int unix_connect(const char *path, int *ret_fd, struct error **ret_error)
     return 0;
 }
 
+int fd_send(int socket, int fd)
+{
+    char byte = 0, control[CMSG_SPACE(sizeof(int))] = {0};
+    struct iovec part = {&byte, 1};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+    struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+
+    head->cmsg_level = SOL_SOCKET;
+    head->cmsg_type = SCM_RIGHTS;
+    head->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(head), &fd, sizeof(fd));
+    return sendmsg(socket, &message, MSG_NOSIGNAL) == 1 ? 0 : -errno;
+}
+
+int fd_receive(int socket)
+{
+    char control[CMSG_SPACE(sizeof(int))];
+    int err = 0, fd;
+    struct iovec part = {&err, sizeof(err)};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+    struct cmsghdr *head;
+    ssize_t n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+
+    if (n <= 0)
+        return n < 0 ? -errno : -ECHILD;
+    head = CMSG_FIRSTHDR(&message);
+    if (!head || head->cmsg_type != SCM_RIGHTS)
+        return err > 0 ? -err : -EIO;
+    memcpy(&fd, CMSG_DATA(head), sizeof(fd));
+    return fd;
+}
+
 int unix_listen(const char *path, mode_t mode, int backlog, int *ret_fd, struct error **ret_error)
 {
     _cleanup_close_ int fd = -EBADF;

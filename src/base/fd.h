@@ -32,16 +32,17 @@ int fd_read_all(int fd, size_t limit, char **ret_data, size_t *ret_length);
 int file_read(const char *path, size_t limit, char **ret_data, size_t *ret_length, struct error **ret_error);
 /* Written aside, fsynced and renamed: a reader sees the old content or the new one. Mode as given. */
 int file_write_atomic(const char *path, const void *data, size_t length, mode_t mode, struct error **ret_error);
-/* The same without fsync: for what is about processes or namespaces, which a loss of power ends as well. */
-/* The same without the fsync: whole for every process of this boot, whenever one is killed; after a crash of the
- * machine the file may be old or empty. For what is of no use after that, in a path where somebody waits for an answer.
- */
 /* The same without the fsync: whole for every process of this boot, whenever one is killed; after a crash of the
  * machine the file may be old or empty. For what is of no use after that, in a path where somebody waits for an answer.
  */
 int file_replace(const char *path, const void *data, size_t length, mode_t mode, struct error **ret_error);
 int fd_set_nonblocking(int fd, bool nonblocking);
 int fd_set_cloexec(int fd, bool cloexec);
+
+/* An fd over a unix socket (SCM_RIGHTS), in a message of its own. */
+int fd_send(int socket, int fd);
+/* Waits for it: CLOEXEC, or a negative errno. Who has none to send writes an errno (an int) in its place. */
+int fd_receive(int socket);
 
 /*
  * A listening unix stream socket, non-blocking, CLOEXEC. A file left by a dead server is replaced: the name is tried by

@@ -13,6 +13,7 @@
 #include "base/fd.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/signals.h"
 #include "monitor/cleanup.h"
 #include "monitor/guest.h"
 #include "monitor/state.h"
@@ -118,9 +119,7 @@ static _Noreturn void exec_launcher(const struct monitor *m, pid_t parent, int r
     /* Where we are no init, nobody ends the launcher when we are killed; it then stops its guest in order. */
     if (!m->is_init && (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || getppid() != parent))
         _exit(1);
-    for (int number = 1; number < NSIG; number++) /* a shell's background job has some of them ignored */
-        if (number != SIGKILL && number != SIGSTOP)
-            signal(number, SIG_DFL);
+    signals_set_default();
     sigemptyset(&set);
     /* Of a launcher that starts in order to stop its guest, SIGTERM stays blocked until it reads it (signalfd): sent to
      * it now, it waits there across the exec in place of killing a process that has no handler yet. */

@@ -199,41 +199,6 @@ static int open_regular(const struct container *c, const char *path, int *ret, s
 
 /* ---- the mount --------------------------------------------------------------------------------------------------- */
 
-static int send_fd(int socket, int fd)
-{
-    char byte = 0, control[CMSG_SPACE(sizeof(int))] = {0};
-    struct iovec part = {&byte, 1};
-    struct msghdr message = {
-        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
-    struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-
-    head->cmsg_level = SOL_SOCKET;
-    head->cmsg_type = SCM_RIGHTS;
-    head->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(head), &fd, sizeof(fd));
-    return sendmsg(socket, &message, MSG_NOSIGNAL) == 1 ? 0 : -errno;
-}
-
-/* The fd, or the errno of the child as a negative number. */
-static int receive_fd(int socket)
-{
-    char control[CMSG_SPACE(sizeof(int))];
-    int err = 0, fd;
-    struct iovec part = {&err, sizeof(err)};
-    struct msghdr message = {
-        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
-    struct cmsghdr *head;
-    ssize_t n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-
-    if (n <= 0)
-        return n < 0 ? -errno : -ECHILD;
-    head = CMSG_FIRSTHDR(&message);
-    if (!head || head->cmsg_type != SCM_RIGHTS)
-        return err > 0 ? -err : -EIO;
-    memcpy(&fd, CMSG_DATA(head), sizeof(fd));
-    return fd;
-}
-
 /* A mount of the file by itself, belonging to no namespace yet. Only who is in the container's mount namespace may
  * clone a mount of it, hence the child. */
 static int clone_mount(const struct container *c, int file, struct error **ret_error)
@@ -249,13 +214,13 @@ static int clone_mount(const struct container *c, int file, struct error **ret_e
                  ? -1
                  : (int)syscall(SYS_open_tree, file, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
         err = errno;
-        if (fd >= 0 ? send_fd(sockets[1], fd) < 0 : write(sockets[1], &err, sizeof(err)) < 0)
+        if (fd >= 0 ? fd_send(sockets[1], fd) < 0 : write(sockets[1], &err, sizeof(err)) < 0)
             _exit(1);
         _exit(0);
     }
     err = errno;
     close(sockets[1]);
-    fd = pid < 0 ? -err : receive_fd(sockets[0]);
+    fd = pid < 0 ? -err : fd_receive(sockets[0]);
     close(sockets[0]);
     while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
         ;
