@@ -4,8 +4,6 @@
 #include "base/limits.h"
 #include "base/log.h"
 
-#define FREEZE "guest-fsfreeze-status"
-
 /*
  * One command and how often it is asked at the most (compat §5.8), in a multiple of the shortest. Adding one is adding
  * a row. Each wake-up of an idle CPU costs more than all that is done in it, so what falls due together is asked
@@ -18,11 +16,12 @@
 static const struct {
     const char *command;
     unsigned seconds;
-    size_t interval; /* in struct guest_info_intervals */
+    size_t interval;         /* in struct guest_info_intervals */
+    unsigned seconds_thawed; /* at the least, while the answer is "thawed" */
 } table[] = {
-#define ROW(command, seconds, member)                                                                                  \
+#define ROW(name, shortest, member, ...)                                                                               \
     {                                                                                                                  \
-        command, seconds, offsetof(struct guest_info_intervals, member)                                                \
+        .command = name, .seconds = shortest, .interval = offsetof(struct guest_info_intervals, member), __VA_ARGS__   \
     }
     ROW("guest-info", 300, version),
     ROW("guest-get-osinfo", 120, system),
@@ -32,15 +31,13 @@ static const struct {
     ROW("guest-get-load", 120, system),
     ROW("guest-get-users", 10, users),
     ROW("guest-get-fsinfo", 300, filesystems),
-    ROW(FREEZE, 5, freeze),
+    ROW("guest-fsfreeze-status", 5, freeze, .seconds_thawed = 10),
 #undef ROW
 };
 
-#define WORKERS (ELEMENTSOF(table))
-#define FIRST_USEC                                                                                                     \
-    (10 * USEC_PER_SEC) /* the first interval; it doubles; and the least of a freeze that is not there                 \
-                         */
-#define TOGETHER_USEC (1 * USEC_PER_SEC) /* what is due so soon is asked in the same turn */
+#define WORKERS       (ELEMENTSOF(table))
+#define FIRST_USEC    (10 * USEC_PER_SEC) /* the first interval; it doubles */
+#define TOGETHER_USEC (1 * USEC_PER_SEC)  /* what is due so soon is asked in the same turn */
 /* sd-event lets several programs of the host wake up at once within it */
 #define INACCURACY_USEC (250 * USEC_PER_MSEC)
 
@@ -114,7 +111,13 @@ static bool is_frozen(const struct worker *w)
 {
     const char *status = json_string_value(w->answer);
 
-    return streq(table[index_of(w)].command, FREEZE) && status && !streq(status, "thawed");
+    return table[index_of(w)].seconds_thawed && status && !streq(status, "thawed");
+}
+
+/* The longest interval while nothing is frozen. */
+static uint64_t longest(const struct worker *w)
+{
+    return MAX(w->most, table[index_of(w)].seconds_thawed * USEC_PER_SEC);
 }
 
 /* From the last time that it was due, not from now: the workers stay in step. */
@@ -124,7 +127,7 @@ static void set_next(struct worker *w, uint64_t now)
 
     if (w->due <= now + TOGETHER_USEC)
         w->due += ((now + TOGETHER_USEC - w->due) / interval + 1) * interval;
-    w->interval = MIN(w->interval * 2, streq(table[index_of(w)].command, FREEZE) ? MAX(w->most, FIRST_USEC) : w->most);
+    w->interval = MIN(w->interval * 2, longest(w));
 }
 
 /* Consumes the answer. */
@@ -222,9 +225,7 @@ void guest_info_start(struct guest_info *info, struct qga_client *agent)
     for (size_t i = 0; i < WORKERS; i++) {
         struct worker *w = &info->workers[i];
 
-        w->interval = MIN(FIRST_USEC, MAX(w->most, AGENT_INTERVAL_MIN_USEC));
-        if (streq(table[i].command, FREEZE))
-            w->interval = FIRST_USEC;
+        w->interval = MIN(FIRST_USEC, longest(w));
         w->due = now;
         w->unsupported = false;
         set_next(w, now);
