@@ -12,6 +12,7 @@ with a file `suite.ini` can say more:
     serial = true     ; its tests must not run two at a time
     workers = 4       ; so many tests at a time, each test by itself (default: 2, a whole file at a time)
     timeout = 600     ; seconds for one test (default 180)
+    whole = 7200      ; seconds for all of them together (default 1800)
     report = NAME     ; a file that its tests write into build/test-logs, printed at the end
 
 With VMLET_MUST_WORK=1 a skip is a failure, unless tests/skips.txt allows it for a reason that holds on this machine.
@@ -117,14 +118,14 @@ def in_a_real_root(argv):
     return ["unshare", "--mount", "--propagation", "unchanged", "sh", "-c", script, str(TOP), *argv]
 
 
-def run(argv, log, env=None):
+def run(argv, log, env=None, seconds=SUITE_SECONDS):
     """Run in a process group of its own, output to `log` and (-v) here. None when it took longer than allowed."""
     with open(log, "wb") as out:
         process = subprocess.Popen(
             argv, cwd=TOP, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            return process.wait(timeout=SUITE_SECONDS)
+            return process.wait(timeout=seconds)
         except (subprocess.TimeoutExpired, KeyboardInterrupt) as fault:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -188,6 +189,7 @@ def settings(name):
         "serial": section.get("serial", "false") == "true",
         "workers": int(section.get("workers", "0")),
         "timeout": int(section.get("timeout", "180")),
+        "whole": int(section.get("whole", SUITE_SECONDS)),
         "report": section.get("report"),
     }
 
@@ -207,7 +209,7 @@ def run_pytest(name, verbose):
     elif not chosen["serial"]:
         argv += ["-n", str(min(2, os.cpu_count() or 1)), "--dist", "loadfile"]
     env = dict(os.environ, PYTHONPATH=str(TOP / "tests"), PYTHONDONTWRITEBYTECODE="1")
-    code = run(in_a_real_root(argv), log, env)
+    code = run(in_a_real_root(argv), log, env, chosen["whole"])
     if report.exists():
         for case in ElementTree.parse(report).iter("testcase"):
             label = f"{name}:{case.get('classname', '').split('.')[-1]}::{case.get('name')}"
@@ -219,7 +221,7 @@ def run_pytest(name, verbose):
             else:
                 outcome.passed += 1
     if code is None:
-        outcome.failed.append(f"{name}: took longer than {SUITE_SECONDS // 60} minutes and was killed")
+        outcome.failed.append(f"{name}: took longer than {chosen['whole'] // 60} minutes and was killed")
     elif code != 0 and not outcome.failed:
         outcome.failed.append(f"{name}: pytest ended with {code}")
     if outcome.failed or verbose:

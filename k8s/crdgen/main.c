@@ -11,33 +11,32 @@
 
 struct column {
     const char *name, *type, *path, *description;
-    int priority;
 };
 
-static const struct column vm_columns[] = {
-    {"Age", "date", ".metadata.creationTimestamp", NULL, 0},
-    {"Status", "string", ".status.printableStatus", "what the VM is doing", 0},
-    {"Ready", "string", ".status.conditions[?(@.type=='Ready')].status", NULL, 0},
-    {NULL, NULL, NULL, NULL, 0}};
+static const struct column vm_columns[] = {{"Age", "date", ".metadata.creationTimestamp", NULL},
+                                           {"Status", "string", ".status.printableStatus", "what the VM is doing"},
+                                           {"Ready", "string", ".status.conditions[?(@.type=='Ready')].status", NULL},
+                                           {NULL, NULL, NULL, NULL}};
+/* KubeVirt gives the last two priority 1, so that only `-o wide` prints them. The documents of KubeVirt that people
+ * read show all of them for a plain `kubectl get vmi`, and so does this. */
 static const struct column vmi_columns[] = {
-    {"Age", "date", ".metadata.creationTimestamp", NULL, 0},
-    {"Phase", "string", ".status.phase", NULL, 0},
-    {"IP", "string", ".status.interfaces[0].ipAddress", NULL, 0},
-    {"NodeName", "string", ".status.nodeName", NULL, 0},
-    {"Ready", "string", ".status.conditions[?(@.type=='Ready')].status", NULL, 0},
-    {"Live-Migratable", "string", ".status.conditions[?(@.type=='LiveMigratable')].status", NULL, 1},
-    {"Paused", "string", ".status.conditions[?(@.type=='Paused')].status", NULL, 1},
-    {NULL, NULL, NULL, NULL, 0}};
+    {"Age", "date", ".metadata.creationTimestamp", NULL},
+    {"Phase", "string", ".status.phase", NULL},
+    {"IP", "string", ".status.interfaces[0].ipAddress", NULL},
+    {"NodeName", "string", ".status.nodeName", NULL},
+    {"Ready", "string", ".status.conditions[?(@.type=='Ready')].status", NULL},
+    {"Live-Migratable", "string", ".status.conditions[?(@.type=='LiveMigratable')].status", NULL},
+    {"Paused", "string", ".status.conditions[?(@.type=='Paused')].status", NULL},
+    {NULL, NULL, NULL, NULL}};
 static const struct column replica_set_columns[] = {
-    {"Desired", "integer", ".spec.replicas", "number of instances that are wanted", 0},
-    {"Current", "integer", ".status.replicas", "number of instances that there are", 0},
-    {"Ready", "integer", ".status.readyReplicas", "number of instances that are ready", 0},
-    {"Age", "date", ".metadata.creationTimestamp", NULL, 0},
-    {NULL, NULL, NULL, NULL, 0}};
-static const struct column migration_columns[] = {{"Phase", "string", ".status.phase", NULL, 0},
-                                                  {"VMI", "string", ".spec.vmiName", NULL, 0},
-                                                  {NULL, NULL, NULL, NULL, 0}};
-static const struct column no_columns[] = {{NULL, NULL, NULL, NULL, 0}};
+    {"Desired", "integer", ".spec.replicas", "number of instances that are wanted"},
+    {"Current", "integer", ".status.replicas", "number of instances that there are"},
+    {"Ready", "integer", ".status.readyReplicas", "number of instances that are ready"},
+    {"Age", "date", ".metadata.creationTimestamp", NULL},
+    {NULL, NULL, NULL, NULL}};
+static const struct column migration_columns[] = {
+    {"Phase", "string", ".status.phase", NULL}, {"VMI", "string", ".spec.vmiName", NULL}, {NULL, NULL, NULL, NULL}};
+static const struct column no_columns[] = {{NULL, NULL, NULL, NULL}};
 
 /* Migration has no decode table: nothing reads it yet. */
 DEFINE_CHECK_TABLE(table_migration_source, "VirtualMachineInstanceMigrationSource",
@@ -141,9 +140,8 @@ static json_t *columns_of(const struct column *c)
     json_t *list = json_array();
 
     for (; c->name; c++) {
-        json_t *column =
-            json_pack("{s:s, s:s, s:s, s:s*, s:o*}", "name", c->name, "type", c->type, "jsonPath", c->path,
-                      "description", c->description, "priority", c->priority ? json_integer(c->priority) : NULL);
+        json_t *column = json_pack("{s:s, s:s, s:s, s:s*}", "name", c->name, "type", c->type, "jsonPath", c->path,
+                                   "description", c->description);
 
         json_array_append_new(list, column);
     }

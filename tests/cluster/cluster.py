@@ -48,6 +48,16 @@ REGISTRY = "localhost:5000"
 # In the order of their start; each is started again when it ends, as a service manager does.
 COMPONENTS = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "containerd", "kubelet", "kube-proxy"]
 READY_SECONDS = 180
+# What the service accounts of our programs ask for: by it the roles in k8s/manifests are checked, and calls are counted.
+AUDIT = """
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Metadata
+  userGroups: ["system:serviceaccounts:kubevirt"]
+- level: None
+"""
 MS_REC, MS_PRIVATE, MS_SHARED, MS_BIND = 0x4000, 0x40000, 0x100000, 0x1000
 
 
@@ -231,6 +241,7 @@ class Cluster:
         (self.dir / "tokens.csv").write_text("".join(lines))
         (self.dir / "hosts").write_text(f"127.0.0.1 localhost\n{where['node']} {self.name}\n")
         (self.dir / "resolv.conf").write_text(f"search cluster.local\nnameserver {where['host']}\n")
+        (self.dir / "audit.yaml").write_text(AUDIT)
         (self.dir / "kubelet.json").write_text(json.dumps({
             "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
             "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": False},
@@ -337,6 +348,13 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri"]
         for archive in archives:
             self.ctr("images", "import", "--local", "--no-unpack=false", Path(archive).resolve())
 
+    def calls_of(self, program, since=0):
+        """What virt-controller or virt-handler has asked of the API server but lists and watches: the audit log's entries after the
+        first `since` ones."""
+        lines = (self.dir / "log/audit.log").read_text().splitlines()[since:]
+        return [e for e in map(json.loads, lines) if e["user"]["username"] == f"system:serviceaccount:kubevirt:{program}"
+                and "objectRef" in e and e["verb"] not in ("list", "watch")]
+
     def control(self, verb, component):
         """stop, start or restart a component; returns when that is done."""
         with socket.socket(socket.AF_UNIX) as s:
@@ -419,7 +437,8 @@ class Supervisor:
                 f"--kubelet-client-certificate={pki}/apiserver-kubelet.crt", f"--kubelet-client-key={pki}/apiserver-kubelet.key",
                 "--kubelet-preferred-address-types=InternalIP", f"--service-account-key-file={pki}/sa.key",
                 f"--service-account-signing-key-file={pki}/sa.key", "--service-account-issuer=https://kubernetes.default.svc",
-                f"--service-cluster-ip-range={SERVICES}", "--enable-admission-plugins=NodeRestriction"],
+                f"--service-cluster-ip-range={SERVICES}", "--enable-admission-plugins=NodeRestriction",
+                f"--audit-policy-file={d}/audit.yaml", f"--audit-log-path={d}/log/audit.log", "--audit-log-mode=blocking"],
             "kube-controller-manager": [
                 f"--kubeconfig={d}/kube-controller-manager.kubeconfig", "--use-service-account-credentials", "--bind-address=127.0.0.1",
                 f"--service-account-private-key-file={pki}/sa.key", f"--root-ca-file={pki}/ca.crt", "--leader-elect=false",

@@ -36,18 +36,6 @@ def free_port():
         return s.getsockname()[1]
 
 
-# What the service accounts of our programs ask for: by it the roles in k8s/manifests are checked, and calls are counted.
-AUDIT = """
-apiVersion: audit.k8s.io/v1
-kind: Policy
-omitStages: [RequestReceived]
-rules:
-- level: Metadata
-  userGroups: ["system:serviceaccounts:kubevirt"]
-- level: None
-"""
-
-
 class Api:
     def __init__(self, port, ca, folder=None):
         self.url, self.ca, self.folder = f"https://127.0.0.1:{port}", ca, folder
@@ -87,7 +75,7 @@ def api(tmp_path_factory):
     etcd, peer, port = free_port(), free_port(), free_port()
     subprocess.run(["openssl", "genrsa", "-out", d / "sa.key", "2048"], check=True, capture_output=True)
     (d / "tokens.csv").write_text(f"{TOKEN},admin,1,system:masters\n")
-    (d / "audit.yaml").write_text(AUDIT)
+    (d / "audit.yaml").write_text(clusters.AUDIT)
     openssl = lambda *a: subprocess.run(["openssl", *a], check=True, capture_output=True, cwd=d)  # noqa: E731
     openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.crt", "-days", "2", "-subj", "/CN=clients")
     openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "client.key", "-out", "client.csr", "-subj", "/O=system:masters/CN=by-certificate")

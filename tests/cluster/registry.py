@@ -1,11 +1,13 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """A registry of images, read-only: registry.py PORT NAME=ARCHIVE… serves OCI archives on loopback, as much of the distribution
-API as a pull takes. For manifests that say imagePullPolicy: Always. Prints a line when it listens."""
+API as a pull takes. For manifests that say imagePullPolicy: Always. Prints a line when it listens; ends when its standard input
+does."""
 import http.server
 import json
 import sys
 import tarfile
+import threading
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -53,4 +55,5 @@ if __name__ == "__main__":
     Handler.images = dict(word.split("=", 1) for word in sys.argv[2:])
     server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
     print("listening", flush=True)
-    server.serve_forever()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sys.stdin.read()

@@ -75,6 +75,18 @@ def test_kubelet_restarts(vmlet, how):
     vmlet._wait("the node is Ready", vmlet._node_ready, PATIENCE)
 
 
+def test_confined(vmlet):
+    """Both programs run under a seccomp filter: virt-controller under the container runtime's and its own, virt-handler, whose container
+    is privileged and gets none, under its own."""
+    for program, filters in (("virt-controller", 2), ("virt-handler", 1)):
+        pids = vmlet.node("/bin/busybox", "pidof", program).stdout.split()
+        assert pids, program
+        for pid in pids:
+            status = dict(line.split(":\t", 1) for line in vmlet.node("cat", f"/proc/{pid}/status").stdout.splitlines())
+            assert (status["Seccomp"], int(status["Seccomp_filters"])) == ("2", filters), program
+            assert status["NoNewPrivs"] == "1" and status["Threads"] == "1", program
+
+
 def own_labels(cluster):
     return {k: v for k, v in node(cluster)["metadata"]["labels"].items() if k.split(".node.kubevirt.io/")[0] in PREFIXES}
 

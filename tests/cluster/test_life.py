@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starting, stopping and ending VMs on a real cluster, by their users, their guests, the node, and by accident."""
 import json
+from collections import Counter
 
 import pytest
 
@@ -28,6 +29,41 @@ def start(machine, strategy="runStrategy: Always"):
     uid = machine.uid()
     machine.seen(uid)
     return uid
+
+
+# KubeVirt's own measurement of its density test, one VM of 100: k8s/manifests/README.md, "How much it takes".
+KUBEVIRT_CALLS = 30
+
+
+def test_calls_of_a_start(machine):
+    """What our programs ask of the API server, by its audit log, from a VM's creation until all about its guest is known."""
+    cluster = machine.cluster
+    before = len((cluster.dir / "log/audit.log").read_text().splitlines())
+
+    def calls():
+        return {program: [e for e in cluster.calls_of(program, before) if e["objectRef"].get("namespace") == "default"]
+                for program in ("virt-controller", "virt-handler")}
+
+    def beats():
+        return sum(e["objectRef"]["resource"] == "nodes" for e in cluster.calls_of("virt-handler", before))
+
+    start(machine)
+    last = [None, 0]
+
+    def settled():
+        now = {program: len(c) for program, c in calls().items()}
+        if now != last[0]:
+            last[:] = [now, beats()]
+        return beats() > last[1]  # a minute in which nothing was written
+
+    machine.wait("nothing more is written", settled)
+    names = {program: Counter(f"{e['verb']} {e['objectRef']['resource']}/{e['objectRef'].get('subresource', '')}".rstrip("/") for e in c)
+             for program, c in calls().items()}
+    total = sum(sum(c.values()) for c in names.values())
+    print(f"{total} calls for a start: {json.dumps(names)}")
+    assert total < KUBEVIRT_CALLS, names
+    refused = [e for c in calls().values() for e in c if e["responseStatus"]["code"] >= 400]
+    assert not refused, refused
 
 
 def ended_with(machine, uid, phase):
@@ -144,6 +180,17 @@ def test_cannot_start(machine):
     assert machine.phase() == "Scheduled" and machine.status() == "Starting"
     failed = next(e for e in machine.events() if e["reason"] == "SyncFailed")
     assert "boot/missing" in failed["message"] and failed["type"] == "Warning"
+    uid = machine.uid()
+    machine.seen(uid)
+    # its pod ends before the guest ever ran: another instance, but not at once
+    machine.kubectl("delete", "pod", machine.pod()["metadata"]["name"], "--wait=false")
+    machine.wait_status("CrashLoopBackOff")
+    failure = machine.vm()["status"]["startFailure"]
+    assert failure["consecutiveFailCount"] == 1 and failure["lastFailedVMIUID"] == uid and failure["retryAfterTimestamp"], failure
+    machine.wait("an Event of the VM says so", lambda: "StartFailed" in machine.reasons("VirtualMachine"))
+    described = machine.kubectl("describe", "vm", machine.name)
+    assert "CrashLoopBackOff" in described and "attempt 1" in described and "Next attempt at" in described, described
+    machine.wait("it is tried again", lambda: machine.uid() not in (None, uid))
     machine.seen(machine.uid())
 
 

@@ -40,7 +40,7 @@ def test_runs(machine):
     """The columns of kubectl get; a question of QEMU; the guest's disk; Events."""
     machine.wait_up()
     kinds = {}
-    for line in machine.kubectl("get", "vm,vmi", "-o", "wide").splitlines():
+    for line in machine.kubectl("get", "vm,vmi").splitlines():
         if line.startswith("NAME"):
             columns = line.split()
         elif f"/{machine.name} " in line:
