@@ -158,9 +158,10 @@
 #define LIMIT_TERMINATION_MESSAGE_BYTES 4096U /* what kubelet reads of it */
 
 /* Tools beside the launcher. */
-#define LIMIT_TAIL_LINE_BYTES     (64U * 1024)       /* a longer line is printed in pieces as it comes */
-#define TIMEOUT_TAIL_FLUSH_USEC   (2 * USEC_PER_SEC) /* for a reader that is slow when the program is told to end */
-#define WATCH_FALLBACK_USEC       (1 * USEC_PER_SEC) /* between looks where the host gives no inotify instance */
+#define LIMIT_TAIL_LINE_BYTES   (64U * 1024)       /* a longer line is printed in pieces as it comes */
+#define TIMEOUT_TAIL_FLUSH_USEC (2 * USEC_PER_SEC) /* for a reader that is slow when the program is told to end */
+#define WATCH_FALLBACK_USEC                                                                                            \
+    (1 * USEC_PER_SEC) /* between looks where no event tells: see tools/watch.h, vmlet/locate.c */
 #define CONTAINER_DISK_BACKLOG    50
 #define LIMIT_CONTAINER_DISK_PATH 102U                /* compat: KubeVirt's limit for --copy-path */
 #define TIMEOUT_FREEZE_USEC       (60 * USEC_PER_SEC) /* compat: the extended deadline */

@@ -2,10 +2,14 @@
 #include "vmlet/locate.h"
 
 #include <dirent.h>
+#include <poll.h>
 #include <stdio.h>
+#include <sys/inotify.h>
 #include <unistd.h>
 
+#include "base/event.h"
 #include "base/fd.h"
+#include "base/limits.h"
 #include "base/strbuf.h"
 #include "base/strv.h"
 
@@ -153,4 +157,114 @@ int locate_socket(const struct locate_options *options, char **ret_socket, struc
     if (!state_dir)
         return error_oom(ret_error);
     return locate_in(state_dir, options->name, ret_socket, ret_error);
+}
+
+/* ---- one that is not there yet --------------------------------------------------------------------------------- */
+
+/* New entries of the directory; while it is not there those of the nearest one above it. */
+static void watch_directory(int inotify, const char *dir)
+{
+    _cleanup_free_ char *path = strdup(dir);
+
+    while (path && inotify_add_watch(inotify, path, IN_CREATE | IN_MOVED_TO | IN_ONLYDIR) < 0) {
+        char *slash = strrchr(path, '/');
+
+        if (errno != ENOENT && errno != ENOTDIR)
+            return;
+        if (!slash)
+            strcpy(path, "."); /* no longer than the name that was there */
+        else if (slash == path && !slash[1])
+            return;
+        else
+            slash[slash == path] = '\0';
+    }
+}
+
+static void watch_below(int inotify, const char *state_dir)
+{
+    DIR *dir;
+    struct dirent *entry;
+
+    watch_directory(inotify, state_dir);
+    dir = opendir(state_dir);
+    while (dir && (entry = readdir(dir))) {
+        _cleanup_free_ char *path = NULL;
+
+        if (entry->d_name[0] == '.' || asprintf(&path, "%s/%s", state_dir, entry->d_name) < 0)
+            path = NULL;
+        else
+            (void)inotify_add_watch(inotify, path, IN_CREATE | IN_MOVED_TO | IN_ONLYDIR);
+    }
+    if (dir)
+        closedir(dir);
+}
+
+static int watch_places(int inotify, const struct locate_options *options, struct error **ret_error)
+{
+    _cleanup_free_ char *path = options->socket      ? strdup(options->socket)
+                                : options->state_dir ? strdup(options->state_dir)
+                                                     : default_state_dir();
+    char *slash;
+
+    if (!path)
+        return error_oom(ret_error);
+    if (!options->socket) {
+        watch_below(inotify, path);
+        return 0;
+    }
+    slash = strrchr(path, '/');
+    if (slash)
+        slash[slash == path] = '\0';
+    watch_directory(inotify, slash ? path : ".");
+    return 0;
+}
+
+static int look(const struct locate_options *options, char **ret_socket, struct error **ret_error)
+{
+    _cleanup_free_ char *socket = NULL;
+    int r = locate_socket(options, &socket, ret_error);
+
+    if (r < 0)
+        return r;
+    if (!answers(socket))
+        return error_set(ret_error, ERROR_NOT_FOUND, ENOENT, "nobody listens on %s", socket);
+    *ret_socket = TAKE_PTR(socket);
+    return 0;
+}
+
+int locate_await(const struct locate_options *options, uint64_t timeout_usec, char **ret_socket,
+                 struct error **ret_error)
+{
+    uint64_t start = now_usec(), now, left;
+    _cleanup_close_ int inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+
+    if (inotify < 0)
+        return error_errno(ret_error, errno, "cannot watch for a VM");
+    for (;;) {
+        _cleanup_error_ struct error *error = NULL;
+        struct pollfd watched = {.fd = inotify, .events = POLLIN};
+        char events[4096];
+        int r;
+
+        /* watched first, so that nothing is missed */
+        r = watch_places(inotify, options, ret_error);
+        if (r < 0)
+            return r;
+        r = look(options, ret_socket, &error);
+        if (r != -ENOENT) {
+            error_move(ret_error, TAKE_PTR(error));
+            return r;
+        }
+        now = now_usec();
+        if (now - start >= timeout_usec)
+            return error_set(ret_error, ERROR_TIMED_OUT, ETIMEDOUT, "waited %g s: %s", (double)timeout_usec / 1e6,
+                             error_message(error));
+        /* Between bind and listen a socket is there and does not answer; no event tells of the second. */
+        left = MIN(timeout_usec - (now - start), WATCH_FALLBACK_USEC);
+        r = poll(&watched, 1, (int)((left + 999) / 1000));
+        if (r < 0 && errno != EINTR)
+            return error_errno(ret_error, errno, "cannot watch for a VM");
+        while (read(inotify, events, sizeof(events)) > 0)
+            ;
+    }
 }

@@ -23,3 +23,6 @@ struct locate_options {
  * VMs there are when it is not one. A socket that nobody listens on does not count as a VM.
  */
 int locate_socket(const struct locate_options *options, char **ret_socket, struct error **ret_error);
+/* The same, and waits for the VM while there is none; ERROR_TIMED_OUT says what was looked for. */
+int locate_await(const struct locate_options *options, uint64_t timeout_usec, char **ret_socket,
+                 struct error **ret_error);

@@ -26,11 +26,8 @@ static const int families[] = {AF_UNIX, AF_UNSPEC};
 
 /* ---- shared ---------------------------------------------------------------------------------------------------- */
 
-int vm_open(const struct verb *verb, int argc, char **argv, struct vm_options *options, struct rpc_client **ret)
+int vm_parse(const struct verb *verb, int argc, char **argv, struct vm_options *options, const char **ret_name)
 {
-    _cleanup_error_ struct error *error = NULL;
-    _cleanup_free_ char *socket = NULL;
-    struct locate_options locate;
     char **arguments;
     size_t n;
     int r;
@@ -40,9 +37,20 @@ int vm_open(const struct verb *verb, int argc, char **argv, struct vm_options *o
         return r;
     if (options->socket && n > 0)
         return usage_error(verb, "--socket and NAME exclude each other");
+    *ret_name = n > 0 ? arguments[0] : NULL;
+    return -1;
+}
+
+int vm_connect(const struct vm_options *options, const char *name, struct rpc_client **ret)
+{
+    struct locate_options locate = {options->socket, options->state_dir, name};
+    _cleanup_error_ struct error *error = NULL;
+    _cleanup_free_ char *socket = NULL;
+    int r;
+
     signal(SIGPIPE, SIG_IGN); /* writing to a pipe that nobody reads fails by EPIPE, and is told at the end */
-    locate = (struct locate_options){options->socket, options->state_dir, n > 0 ? arguments[0] : NULL};
-    r = locate_socket(&locate, &socket, &error);
+    r = options->awaits ? locate_await(&locate, options->timeout_usec, &socket, &error)
+                        : locate_socket(&locate, &socket, &error);
     if (r == 0)
         r = rpc_client_connect(socket, ret, &error);
     if (r == 0)
@@ -54,6 +62,14 @@ int vm_open(const struct verb *verb, int argc, char **argv, struct vm_options *o
     if (error_get_code(error) == ERROR_CONNECTION && !error_remedy(error))
         error_set_remedy(error, "the VM's launcher must run; 'vmlet status' without --socket looks for VMs");
     return print_error(error);
+}
+
+int vm_open(const struct verb *verb, int argc, char **argv, struct vm_options *options, struct rpc_client **ret)
+{
+    const char *name = NULL;
+    int r = vm_parse(verb, argc, argv, options, &name);
+
+    return r >= 0 ? r : vm_connect(options, name, ret);
 }
 
 int vm_call(struct rpc_client *client, const struct vm_options *options, const char *method, json_t *params,

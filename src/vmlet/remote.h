@@ -13,6 +13,7 @@ struct vm_options {
     const char *socket, *state_dir;
     uint64_t timeout_usec; /* for one answer */
     bool json;
+    bool awaits; /* set by the verb: a VM that is not there yet is waited for, --timeout at the most */
 };
 
 #define VM_OPTIONS_WHERE                                                                                               \
@@ -38,8 +39,11 @@ struct vm_options {
         .name = "json", .kind = OPTION_FLAG, .offset = offsetof(struct vm_options, json), .what = "print JSON"         \
     }
 
-/* Parses the command line and connects. `options` is the first member of the verb's struct, which the verb's table
- * fills. -1: go on (*ret is the caller's); else the exit code. */
+/* Parses the command line, connects, and does both. `options` is the first member of the verb's struct, which the
+ * verb's table fills. -1: go on (what is returned is the caller's; the name is borrowed from argv, and may be NULL);
+ * else the exit code. */
+int vm_parse(const struct verb *verb, int argc, char **argv, struct vm_options *options, const char **ret_name);
+int vm_connect(const struct vm_options *options, const char *name, struct rpc_client **ret);
 int vm_open(const struct verb *verb, int argc, char **argv, struct vm_options *options, struct rpc_client **ret);
 /* One call with the deadline of --timeout. params consumed. */
 int vm_call(struct rpc_client *client, const struct vm_options *options, const char *method, json_t *params,

@@ -424,7 +424,7 @@ static int parse(const struct verb *verb, int argc, char **argv, struct run *run
     if (r >= 0)
         return r;
     run->file = arguments[0];
-    if (run->until && session_parse_until(run->until, &run->session.until, &run->session.console_regex, &e) < 0)
+    if (run->until && until_parse(run->until, &run->session.until, &run->session.console_regex, &e) < 0)
         return usage_error(verb, "%s", error_message(e));
     if (run->until && run->session.exec)
         return usage_error(verb, "--until and --exec exclude each other: --exec waits for the command's end");

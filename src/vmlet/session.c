@@ -14,8 +14,7 @@
 #include "base/log.h"
 #include "base/strbuf.h"
 
-#define ESCAPE_BYTE      0x1d /* ctrl-] */
-#define CONSOLE_LINE_MAX 4096U
+#define ESCAPE_BYTE 0x1d /* ctrl-] */
 
 struct session {
     sd_event *event;
@@ -24,8 +23,8 @@ struct session {
     struct session_result *result;
     struct event_subscription *subscription;
     sd_event_source *timer, *signals[3];
-    regex_t regex;
-    bool has_regex, reached, stopping, exec_sent, raw;
+    struct console_match match;
+    bool reached, stopping, exec_sent, raw;
     unsigned interrupts;
     struct termios saved;
     struct strbuf line; /* of the console, for the regular expression */
@@ -206,24 +205,12 @@ static void add_console(struct session *s)
                        on_console_ended, s);
 }
 
-/* Each line is matched as soon as it is there, also a prompt that has no end yet. */
 static void on_console_bytes(const char *data, size_t length, void *userdata)
 {
     struct session *s = userdata;
 
-    while (length > 0) {
-        const char *end = memchr(data, '\n', length);
-        size_t n = end ? (size_t)(end - data) : length;
-
-        strbuf_add(&s->line, data, MIN(n, CONSOLE_LINE_MAX - MIN((size_t)CONSOLE_LINE_MAX, s->line.length)));
-        if (regexec(&s->regex, strbuf_text(&s->line), 0, NULL, 0) == 0)
-            reach(s, UNTIL_CONSOLE);
-        if (!end)
-            return;
-        strbuf_clear(&s->line);
-        data = end + 1;
-        length -= n + 1;
-    }
+    if (console_match_add(&s->match, data, length))
+        reach(s, UNTIL_CONSOLE);
 }
 
 static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
@@ -251,10 +238,7 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *inf
 
 static const char *awaited(const struct session_options *o)
 {
-    static const char *const names[] = {"its end", "running vCPUs", "the guest agent", "the guest's own shutdown",
-                                        "the console to match"};
-
-    return o->exec ? "the guest's command" : names[o->until];
+    return o->exec ? "the guest's command" : until_name(o->until);
 }
 
 static int on_timeout(sd_event_source *source, uint64_t at, void *userdata)
@@ -333,7 +317,9 @@ static int begin(struct session *s, struct error **ret_error)
         if (!domain_get_console(s->domain))
             return error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL,
                              "--until console: this VM has no serial console (autoattachSerialConsole is false)");
-        s->has_regex = regcomp(&s->regex, o->console_regex, REG_EXTENDED | REG_NOSUB) == 0;
+        r = console_match_init(&s->match, o->console_regex, ret_error);
+        if (r < 0)
+            return r;
         console_set_tap(domain_get_console(s->domain), on_console_bytes, s);
     }
     return 0;
@@ -355,9 +341,7 @@ void session_run(sd_event *event, struct domain *domain, const struct session_op
     sd_event_source_disable_unref(s.timer);
     for (size_t i = 0; i < ELEMENTSOF(s.signals); i++)
         sd_event_source_disable_unref(s.signals[i]);
-    if (s.has_regex)
-        regfree(&s.regex);
-    strbuf_done(&s.line);
+    console_match_done(&s.match);
     fd_close(s.console_out);
 }
 
@@ -368,34 +352,4 @@ void session_result_done(struct session_result *result)
     free(result->outcome);
     error_free(result->error);
     *result = (struct session_result){0};
-}
-
-int session_parse_until(const char *text, enum until *ret_until, const char **ret_regex, struct error **ret_error)
-{
-    static const struct {
-        const char *name;
-        enum until until;
-    } names[] = {{"running", UNTIL_RUNNING}, {"agent", UNTIL_AGENT}, {"shutdown", UNTIL_SHUTDOWN}};
-    const char *expression = startswith(text, "console:");
-    regex_t regex;
-    char why[256];
-    int r;
-
-    for (size_t i = 0; i < ELEMENTSOF(names); i++)
-        if (streq(text, names[i].name)) {
-            *ret_until = names[i].until;
-            return 0;
-        }
-    if (!expression)
-        return error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL,
-                         "--until %s: not known (running, agent, shutdown or console:REGEX)", text);
-    r = regcomp(&regex, expression, REG_EXTENDED | REG_NOSUB);
-    if (r != 0) {
-        regerror(r, &regex, why, sizeof(why));
-        return error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL, "--until %s: %s", text, why);
-    }
-    regfree(&regex);
-    *ret_until = UNTIL_CONSOLE;
-    *ret_regex = expression;
-    return 0;
 }

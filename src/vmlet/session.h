@@ -3,19 +3,11 @@
 #pragma once
 
 #include <jansson.h>
-#include <regex.h>
 
 #include "base/error.h"
 #include "base/event.h"
 #include "domain/domain.h"
-
-enum until {
-    UNTIL_END,      /* until the guest ends by itself or is stopped */
-    UNTIL_RUNNING,  /* the vCPUs run */
-    UNTIL_AGENT,    /* the guest agent answers */
-    UNTIL_SHUTDOWN, /* the guest ends by itself: an end that we bring about is a failure */
-    UNTIL_CONSOLE,  /* a line of the console matches a regular expression */
-};
+#include "vmlet/until.h"
 
 struct session_options {
     enum until until;
@@ -41,6 +33,3 @@ struct session_result {
 void session_run(sd_event *event, struct domain *domain, const struct session_options *options,
                  struct session_result *ret);
 void session_result_done(struct session_result *result);
-
-/* "running", "agent", "shutdown", "console:REGEX"; -EINVAL for anything else or a bad expression. */
-int session_parse_until(const char *text, enum until *ret_until, const char **ret_regex, struct error **ret_error);

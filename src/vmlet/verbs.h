@@ -63,6 +63,7 @@ int verb_freeze(int argc, char **argv);
 int verb_disk(int argc, char **argv);
 int verb_data(int argc, char **argv);
 int verb_events(int argc, char **argv);
+int verb_wait(int argc, char **argv);
 int verb_timeline(int argc, char **argv);
 int verb_screenshot(int argc, char **argv);
 int verb_console(int argc, char **argv);
@@ -73,4 +74,4 @@ int verb_help(int argc, char **argv);
 
 extern const struct option_spec expand_options[], pod_print_options[], explain_options[], exec_options[], run_options[],
     smoke_options[], status_options[], vm_options[], stop_options[], freeze_options[], disk_options[], data_options[],
-    events_options[], screenshot_options[], console_options[], probe_options[];
+    events_options[], wait_options[], screenshot_options[], console_options[], probe_options[];

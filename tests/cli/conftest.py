@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from vmlet_lab import wait_until
 
 TOP = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("VMLET_BUILD", TOP / "build"))
@@ -74,6 +75,24 @@ def vmlet(tmp_path):
     return run
 
 
+@pytest.fixture
+def background():
+    """Starts `vmlet ARGS…`; what still runs at the end of the test is ended."""
+    started = []
+
+    def start(*args):
+        process = subprocess.Popen([str(VMLET), *map(str, args)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True, env=environment())
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=60)
+
+
 class Launcher:
     def __init__(self, folder, script):
         self.folder = folder
@@ -88,9 +107,13 @@ class Launcher:
         self.socket = folder / "launcher-sock"
 
     def calls(self, method=None):
-        lines = (self.folder / "calls").read_text().splitlines()
+        file = self.folder / "calls"
+        lines = file.read_text().splitlines() if file.exists() else []
         calls = [json.loads(line) for line in lines]
         return [c["params"] for c in calls if method in (None, c["method"])]
+
+    def await_call(self, method):
+        wait_until(lambda: self.calls(method), f"a call of {method}")
 
     def end(self):
         if self.process.poll() is None:

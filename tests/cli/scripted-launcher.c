@@ -4,8 +4,9 @@
  * with a guest that says back what is typed, in capitals. The server and the console are the launcher's own code.
  *
  * script.json: {"answers": {METHOD: RESULT or {"fail": {"code", "message", "remedy"}}}, "events": [EVENT…],
- *               "endOnShutdown": bool}. Each call is written to DIR/calls, one JSON line each.
- * Prints "ready" when both listen. Ends at the end of its standard input, or when the guest reads ctrl-D.
+ *               "later": [EVENT…, sent after each Subscribe], "endOnShutdown": bool}. Each call is written to
+ * DIR/calls, one JSON line each. Prints "ready" when both listen. Ends at the end of its standard input, or when the
+ * guest reads ctrl-D.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -111,6 +112,8 @@ static void handle_subscribe(struct rpc_call *call, json_t *params, void *userda
     json_array_foreach (events, i, event)
         if (from > 0 && json_integer_value(json_object_get(event, "seq")) >= from)
             rpc_stream_send(t.stream, "Event", json_incref(event));
+    json_array_foreach (json_object_get(t.script, "later"), i, event)
+        rpc_stream_send(t.stream, "Event", json_incref(event));
 }
 
 static const struct rpc_param any_params[] = {

@@ -41,8 +41,9 @@ SECTIONS = man_sections()
 # What the text says in words: see the paragraphs named.
 EXCEPT = {
     "smoke": lambda named: named | (SECTIONS["run"] - {"until"}),  # "Takes the options of run except --until"
-    "console": lambda named: named - {"json"},  # "(not with console and screenshot)"
+    "console": lambda named: named - {"json"},  # "(not with console, screenshot and wait)"
     "screenshot": lambda named: named - {"json"},
+    "wait": lambda named: named - {"json"},
     "unfreeze": lambda named: named - {"thaw-after"},
 }
 

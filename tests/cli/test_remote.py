@@ -5,7 +5,7 @@ import json
 import socket
 
 import pytest
-from conftest import environment
+from conftest import DOMAIN, environment
 
 
 def test_actions_send_their_method(vmlet, launch):
@@ -96,6 +96,66 @@ def test_events(vmlet, launch):
     out = vmlet("events", "--socket", launcher.socket, "--no-follow", "--json").stdout
     assert [json.loads(line)["seq"] for line in out.splitlines()] == [1, 2, 3, 4, 5]
     assert {c["from"] for c in launcher.calls("Subscribe")} == {0, 1, 4}
+
+
+def without_agent():
+    domain = json.loads(json.dumps(DOMAIN))
+    domain["vmlet"]["agentConnected"] = False
+    return domain
+
+
+def test_wait(vmlet, launch):
+    domain = without_agent()
+    domain["domain"]["Status"]["Status"] = "Running"
+    launcher = launch({"answers": {"GetDomain": domain}})
+    done = vmlet("wait", "--socket", launcher.socket, "--until", "running")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = vmlet("wait", "--socket", launcher.socket, "--timeout", "100ms")
+    assert done.returncode == 124 and done.stderr.startswith("vmlet: waited 0.1 s for the guest agent in vain\n")
+    done = vmlet("wait", "--state-dir", launcher.folder.parent, "--until", "console:^guest log[i]n: $")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = vmlet("wait", "--socket", launcher.socket, "--until", "console:password", "--timeout", "100ms")
+    assert done.returncode == 124 and done.stderr.startswith("vmlet: waited 0.1 s for the console to match in vain\n")
+
+
+def test_wait_refuses(vmlet, tmp_path):
+    for bad, why in (("gone", "not known (running, agent, shutdown or console:REGEX)"), ("console:(", "Unmatched ( or \\(")):
+        done = vmlet("wait", "--socket", "/nowhere", "--until", bad)
+        assert done.returncode == 2 and f"vmlet wait: --until {bad}: {why}" in done.stderr
+    # the end of a VM that is not there has been; for all else it may still come
+    assert vmlet("wait", "--socket", tmp_path / "none", "--until", "shutdown").returncode == 1
+    done = vmlet("wait", "--state-dir", tmp_path / "no/such", "--timeout", "10ms")
+    assert (done.returncode, done.stderr) == (124, f"vmlet: waited 0.01 s: no VM runs in {tmp_path}/no/such\n")
+
+
+@pytest.mark.parametrize("what", ["running", "agent"])
+def test_wait_for_an_event(vmlet, launch, what):
+    later = [{"seq": 1, "type": "Domain", "reason": "Running"}, {"seq": 2, "type": "Agent", "reason": "Connected"}]
+    launcher = launch({"answers": {"GetDomain": without_agent()}, "later": later})
+    assert vmlet("wait", "--socket", launcher.socket, "--until", what).returncode == 0
+
+
+@pytest.mark.parametrize("what, code, out, err", [
+    ("shutdown", 0, "ended: Shutdown\n", ""),
+    ("agent", 1, "", "vmlet: the VM ended while the guest agent was waited for: Shutdown\n"),
+])
+def test_wait_for_the_end(vmlet, launch, background, what, code, out, err):
+    launcher = launch({"answers": {"GetDomain": without_agent(), "ShutdownVirtualMachine": {"success": True}}, "endOnShutdown": True,
+                       "later": [{"seq": 1, "type": "Domain", "reason": "Paused"}]})
+    waiting = background("wait", "--socket", launcher.socket, "--until", what)
+    launcher.await_call("GetDomain")  # it has subscribed before
+    assert vmlet("stop", "--socket", launcher.socket).returncode == 0
+    assert waiting.communicate(timeout=60) == (out, err) and waiting.returncode == code
+
+
+def test_wait_for_a_vm_that_comes(launch, background, tmp_path):
+    """Before there is even the directory; by its place, its name, or its socket."""
+    folder = tmp_path / "later" / "default_testvm"
+    waiting = [background("wait", "--until", "console:login", *where)
+               for where in (("--state-dir", folder.parent), ("--state-dir", folder.parent, "testvm"), ("--socket", folder / "launcher-sock"))]
+    launch(name="later/default_testvm")
+    for process in waiting:
+        assert process.communicate(timeout=60) == ("", "") and process.returncode == 0
 
 
 def test_timeline(vmlet, launch):
