@@ -115,11 +115,11 @@ static ssize_t read_out(nghttp2_session *session, int32_t stream, uint8_t *buffe
 
         *flags |= NGHTTP2_DATA_FLAG_EOF;
         if (call->connection->server) {
-            nghttp2_nv trailers[2] = {header("grpc-status", number),
-                                      header("grpc-message", call->text ? call->text : "")};
+            nghttp2_nv trailers[2];
 
             snprintf(number, sizeof(number), "%d", call->code);
             trailers[0] = header("grpc-status", number);
+            trailers[1] = header("grpc-message", call->text ? call->text : "");
             *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
             if (nghttp2_submit_trailer(session, stream, trailers, call->text ? 2 : 1) != 0)
                 return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
