@@ -307,6 +307,63 @@ static int do_address(struct applier *a, const struct net_action *action, int ty
     return request(a, msg, ret_error);
 }
 
+/* RTA_VIA where the gateway is of the other family. */
+static void put_gateway(struct nl_msg *msg, const char *text, const struct ip *to)
+{
+    struct {
+        uint16_t family;
+        uint8_t bytes[16];
+    } via;
+    struct ip ip;
+
+    if (ip_parse(text, &ip) < 0)
+        return;
+    if (ip.family == to->family) {
+        nla_put(msg, RTA_GATEWAY, (int)ip_size(&ip), ip.bytes);
+        return;
+    }
+    via.family = (uint16_t)ip.family;
+    memcpy(via.bytes, ip.bytes, ip_size(&ip));
+    nla_put(msg, RTA_VIA, (int)(offsetof(__typeof__(via), bytes) + ip_size(&ip)), &via);
+}
+
+/* One rtnexthop for each gateway: a header whose length says where the next one begins. */
+static int put_hops(struct nl_msg *msg, const struct net_route *route, int index, const struct ip *to)
+{
+    struct nlattr *nest = nla_nest_start(msg, RTA_MULTIPATH);
+    const char *p = route->hops;
+    char via[64];
+    unsigned weight;
+    int r;
+
+    while ((r = net_route_next_hop(&p, via, sizeof(via), &weight)) > 0) {
+        struct rtnexthop *hop = nlmsg_reserve(msg, sizeof(*hop), NLMSG_ALIGNTO);
+
+        if (!nest || !hop)
+            return -ENOMEM;
+        *hop = (struct rtnexthop){
+            .rtnh_hops = (uint8_t)(weight - 1), .rtnh_flags = route->onlink ? RTNH_F_ONLINK : 0, .rtnh_ifindex = index};
+        put_gateway(msg, via, to);
+        hop->rtnh_len = (uint16_t)((char *)nlmsg_tail(nlmsg_hdr(msg)) - (char *)hop);
+    }
+    nla_nest_end(msg, nest);
+    return r;
+}
+
+static int put_metrics(struct nl_msg *msg, const char *metrics)
+{
+    struct nlattr *nest = *metrics ? nla_nest_start(msg, RTA_METRICS) : NULL;
+    uint32_t value;
+    unsigned id;
+    int r = 0;
+
+    while (nest && (r = net_route_next_metric(&metrics, &id, &value)) > 0)
+        nla_put_u32(msg, (int)id, value);
+    if (nest)
+        nla_nest_end(msg, nest);
+    return r;
+}
+
 static int do_route(struct applier *a, const struct net_action *action, int type, struct error **ret_error)
 {
     const struct net_route *route = &action->route;
@@ -317,7 +374,7 @@ static int do_route(struct applier *a, const struct net_action *action, int type
                          .rtm_flags = route->onlink ? RTNH_F_ONLINK : 0};
     struct nl_msg *msg;
     struct ip to;
-    int index = begin(a, action->link, route->to, &to, ret_error);
+    int r = 0, index = begin(a, action->link, route->to, &to, ret_error);
 
     if (index < 0)
         return index;
@@ -328,12 +385,22 @@ static int do_route(struct applier *a, const struct net_action *action, int type
         return error_oom(ret_error);
     if (to.prefix)
         put_ip(msg, RTA_DST, route->to, &to);
-    put_ip(msg, RTA_GATEWAY, route->via, &to);
     put_ip(msg, RTA_PREFSRC, route->source, &to);
     if (route->metric)
         nla_put_u32(msg, RTA_PRIORITY, route->metric);
     nla_put_u32(msg, RTA_TABLE, route->table);
-    nla_put_u32(msg, RTA_OIF, (uint32_t)index);
+    if (*route->hops) {
+        r = put_hops(msg, route, index, &to);
+    } else {
+        put_gateway(msg, route->via, &to);
+        nla_put_u32(msg, RTA_OIF, (uint32_t)index);
+    }
+    if (r >= 0 && type == RTM_NEWROUTE)
+        r = put_metrics(msg, route->metrics);
+    if (r < 0) {
+        nlmsg_free(msg);
+        return error_set(ret_error, ERROR_NETWORK, -r, "the route to %s has parts of a wrong form", route->to);
+    }
     return request(a, msg, ret_error);
 }
 

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 
 #include "base/fd.h"
+#include "base/strbuf.h"
 #include "netsetup/ip.h"
 
 #define SYSCTL_LIMIT 4096
@@ -144,12 +145,69 @@ static void observe_address(struct nl_object *object, void *data)
         item->label = "";
 }
 
+static const char *gateway_text(struct observer *ob, struct rtnl_nexthop *hop)
+{
+    struct nl_addr *gateway = rtnl_route_nh_get_gateway(hop);
+
+    return plain_text(ob, gateway ? gateway : rtnl_route_nh_get_via(hop));
+}
+
+static const char *finish(struct observer *ob, struct strbuf *b)
+{
+    if (b->failed)
+        ob->oom = true;
+    return keep(ob, b->length ? strbuf_text(b) : "");
+}
+
+/* Where a route has several: all of them. */
+static const char *hops_text(struct observer *ob, struct rtnl_route *route)
+{
+    _cleanup_(strbuf_done) struct strbuf b = {0};
+    int n = rtnl_route_get_nnexthops(route);
+
+    for (int i = 0; n > 1 && i < n; i++) {
+        struct rtnl_nexthop *hop = rtnl_route_nexthop_n(route, i);
+
+        /* the kernel's field, which libnl hands on, is the weight without the first 1 (linux/rtnetlink.h) */
+        strbuf_printf(&b, "%s%s*%u", b.length ? " " : "", gateway_text(ob, hop), rtnl_route_nh_get_weight(hop) + 1U);
+    }
+    return finish(ob, &b);
+}
+
+static const char *metrics_text(struct observer *ob, struct rtnl_route *route)
+{
+    _cleanup_(strbuf_done) struct strbuf b = {0};
+
+    for (unsigned id = 1; id <= RTAX_MAX; id++) {
+        uint32_t value;
+
+        if (net_route_metric_name(id) && rtnl_route_get_metric(route, (int)id, &value) >= 0)
+            strbuf_printf(&b, "%s%s=%u", b.length ? " " : "", net_route_metric_name(id), value);
+    }
+    return finish(ob, &b);
+}
+
+/* By one link, with a gateway each: else the kernel keeps what is left of it when one link goes. */
+static struct rtnl_nexthop *only_link(struct rtnl_route *route)
+{
+    struct rtnl_nexthop *first = rtnl_route_nexthop_n(route, 0);
+    int n = rtnl_route_get_nnexthops(route);
+
+    for (int i = 0; n > 1 && i < n; i++) {
+        struct rtnl_nexthop *hop = rtnl_route_nexthop_n(route, i);
+
+        if (rtnl_route_nh_get_ifindex(hop) != rtnl_route_nh_get_ifindex(first) || !rtnl_route_nh_get_gateway(hop))
+            return NULL;
+    }
+    return n ? first : NULL;
+}
+
 static void observe_route(struct nl_object *object, void *data)
 {
     struct observer *ob = data;
     struct rtnl_route *route = (struct rtnl_route *)object;
     int family = rtnl_route_get_family(route);
-    struct rtnl_nexthop *hop = rtnl_route_get_nnexthops(route) == 1 ? rtnl_route_nexthop_n(route, 0) : NULL;
+    struct rtnl_nexthop *hop = only_link(route);
     struct nl_addr *to = rtnl_route_get_dst(route);
     struct net_route *item;
 
@@ -164,7 +222,9 @@ static void observe_route(struct nl_object *object, void *data)
     }
     *item = (struct net_route){.link = link_name(ob, rtnl_route_nh_get_ifindex(hop)),
                                .ipv6 = family == AF_INET6,
-                               .via = plain_text(ob, rtnl_route_nh_get_gateway(hop)),
+                               .via = gateway_text(ob, hop),
+                               .hops = hops_text(ob, route),
+                               .metrics = metrics_text(ob, route),
                                .source = plain_text(ob, rtnl_route_get_pref_src(route)),
                                .table = rtnl_route_get_table(route),
                                .metric = rtnl_route_get_priority(route),

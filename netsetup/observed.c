@@ -2,6 +2,7 @@
 #include "netsetup/observed.h"
 
 #include <arpa/inet.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <stdio.h>
 
@@ -67,7 +68,87 @@ const char *net_observed_sysctl(const struct net_observed *observed, const char 
     return NULL;
 }
 
+/* ---- parts of a route ------------------------------------------------------------------------------------------ */
+
+/* RTAX_CC_ALGO, which is text, is not among them. */
+static const char *const metric_names[] = {
+    [RTAX_LOCK] = "lock",
+    [RTAX_MTU] = "mtu",
+    [RTAX_WINDOW] = "window",
+    [RTAX_RTT] = "rtt",
+    [RTAX_RTTVAR] = "rttvar",
+    [RTAX_SSTHRESH] = "ssthresh",
+    [RTAX_CWND] = "cwnd",
+    [RTAX_ADVMSS] = "advmss",
+    [RTAX_REORDERING] = "reordering",
+    [RTAX_HOPLIMIT] = "hoplimit",
+    [RTAX_INITCWND] = "initcwnd",
+    [RTAX_FEATURES] = "features",
+    [RTAX_RTO_MIN] = "rto_min",
+    [RTAX_INITRWND] = "initrwnd",
+    [RTAX_QUICKACK] = "quickack",
+    [RTAX_FASTOPEN_NO_COOKIE] = "fastopen_no_cookie",
+};
+
+const char *net_route_metric_name(unsigned id)
+{
+    return id < ELEMENTSOF(metric_names) ? metric_names[id] : NULL;
+}
+
+/* The next word "NAME<separator>NUMBER" into `name`, as net_route_next_hop() gives it back. */
+static int next_pair(const char **p, char separator, char *name, size_t size, uint32_t *ret_value)
+{
+    const char *word = *p + strspn(*p, " "), *end = word + strcspn(word, " ");
+    const char *middle = memchr(word, separator, (size_t)(end - word));
+    unsigned long value;
+    char *behind;
+
+    if (!*word)
+        return 0;
+    if (!middle || middle == word || (size_t)(middle - word) >= size || middle[1] < '0' || middle[1] > '9')
+        return -EINVAL;
+    errno = 0;
+    value = strtoul(middle + 1, &behind, 10);
+    if (errno || behind != end || value > UINT32_MAX)
+        return -EINVAL;
+    memcpy(name, word, (size_t)(middle - word));
+    name[middle - word] = '\0';
+    *ret_value = (uint32_t)value;
+    *p = end;
+    return 1;
+}
+
+int net_route_next_hop(const char **p, char *ret_via, size_t size, unsigned *ret_weight)
+{
+    uint32_t weight;
+    int r = next_pair(p, '*', ret_via, size, &weight);
+
+    if (r > 0 && (weight < 1 || weight > 256))
+        return -EINVAL;
+    if (r > 0)
+        *ret_weight = weight;
+    return r;
+}
+
+int net_route_next_metric(const char **p, unsigned *ret_id, uint32_t *ret_value)
+{
+    char name[32];
+    int r = next_pair(p, '=', name, sizeof(name), ret_value);
+
+    if (r <= 0)
+        return r;
+    for (unsigned id = 0; id < ELEMENTSOF(metric_names); id++) {
+        if (streq_ptr(metric_names[id], name)) {
+            *ret_id = id;
+            return 1;
+        }
+    }
+    return -EINVAL;
+}
+
 /* ---- to and from JSON, by tables ------------------------------------------------------------------------------- */
+
+#define ROUTE_PARTS_MAX 4096 /* bytes of hops, or of metrics: a message of the kernel's holds them */
 
 enum field_kind {
     FIELD_TEXT,
@@ -77,6 +158,8 @@ enum field_kind {
     FIELD_ADDRESS, /* text: an address, or "" */
     FIELD_PREFIX,  /* text: an address with prefix length */
     FIELD_VALUE,   /* text: the numbers of a sysctl */
+    FIELD_HOPS,    /* text: a route's */
+    FIELD_METRICS, /* text: a route's */
 };
 
 struct field {
@@ -110,6 +193,7 @@ static const struct field address_fields[] = {
 static const struct field route_fields[] = {
     FIELD(net_route, "link", link, LINK, false),       FIELD(net_route, "ipv6", ipv6, BOOL, true),
     FIELD(net_route, "to", to, PREFIX, false),         FIELD(net_route, "via", via, ADDRESS, true),
+    FIELD(net_route, "hops", hops, HOPS, true),        FIELD(net_route, "metrics", metrics, METRICS, true),
     FIELD(net_route, "source", source, ADDRESS, true), FIELD(net_route, "table", table, NUMBER, false),
     FIELD(net_route, "metric", metric, NUMBER, true),  FIELD(net_route, "protocol", protocol, NUMBER, true),
     FIELD(net_route, "scope", scope, NUMBER, true),    FIELD(net_route, "type", type, NUMBER, false),
@@ -148,6 +232,25 @@ static json_t *encode(const void *object, const struct field *fields, size_t n)
     return json;
 }
 
+static bool parts_are_fit(enum field_kind kind, const char *text)
+{
+    unsigned char bytes[16];
+    char via[INET6_ADDRSTRLEN];
+    unsigned number;
+    uint32_t value;
+    int r;
+
+    if (strlen(text) >= ROUTE_PARTS_MAX)
+        return false;
+    do {
+        r = kind == FIELD_HOPS ? net_route_next_hop(&text, via, sizeof(via), &number)
+                               : net_route_next_metric(&text, &number, &value);
+        if (r > 0 && kind == FIELD_HOPS && inet_pton(strchr(via, ':') ? AF_INET6 : AF_INET, via, bytes) != 1)
+            return false;
+    } while (r > 0);
+    return r == 0;
+}
+
 static bool text_is_fit(enum field_kind kind, const char *text)
 {
     char copy[INET6_ADDRSTRLEN + 8], *slash;
@@ -158,6 +261,8 @@ static bool text_is_fit(enum field_kind kind, const char *text)
 
     if (kind == FIELD_TEXT)
         return true;
+    if (kind == FIELD_HOPS || kind == FIELD_METRICS)
+        return parts_are_fit(kind, text);
     if (kind == FIELD_VALUE)
         return strlen(text) < 64 && strspn(text, "0123456789-\t ") == strlen(text);
     if (kind == FIELD_LINK)
@@ -292,64 +397,64 @@ static int strings_from_json(struct arena *arena, const json_t *json, const char
     return 0;
 }
 
+/* The member of that name; NULL where there is none, which is an empty list. */
+static int get_list(const json_t *json, const char *name, const json_t **ret, struct error **ret_error)
+{
+    *ret = json_object_get(json, name);
+    if (*ret && !json_is_array(*ret))
+        return error_set(ret_error, ERROR_BAD_DATA, EINVAL, "%s is not a list", name);
+    return 0;
+}
+
+/* All items of the list `member`, each an object by `fields`. */
+#define DECODE_LIST(o, json, member, fields, ret_error)                                                                \
+    ({                                                                                                                 \
+        const json_t *list_;                                                                                           \
+        int r_ = get_list(json, #member, &list_, ret_error);                                                           \
+                                                                                                                       \
+        for (size_t i_ = 0; r_ >= 0 && i_ < json_array_size(list_); i_++) {                                            \
+            void *item_ = NET_LIST_ADD((o)->arena, &(o)->member);                                                      \
+            char what_[64];                                                                                            \
+                                                                                                                       \
+            snprintf(what_, sizeof(what_), "%s[%zu]", #member, i_);                                                    \
+            r_ = item_ ? decode((o)->arena, json_array_get(list_, i_), what_, item_, fields, ELEMENTSOF(fields),       \
+                                ret_error)                                                                             \
+                       : error_oom(ret_error);                                                                         \
+        }                                                                                                              \
+        r_;                                                                                                            \
+    })
+
 int net_observed_from_json(const json_t *json, struct net_observed **ret, struct error **ret_error)
 {
     _cleanup_(net_observed_freep) struct net_observed *o = net_observed_new();
-    const json_t *links, *addresses, *routes, *sysctls;
+    const json_t *kinds, *tables, *vhost;
     int r;
 
     if (!o)
         return error_oom(ret_error);
     if (!json_is_object(json))
         return error_set(ret_error, ERROR_BAD_DATA, EINVAL, "the observed state is not an object");
-    links = json_object_get(json, "links");
-    addresses = json_object_get(json, "addresses");
-    routes = json_object_get(json, "routes");
-    sysctls = json_object_get(json, "sysctls");
-    for (size_t i = 0; i < json_array_size(links); i++) {
-        struct net_link *item = NET_LIST_ADD(o->arena, &o->links);
-
-        if (!item)
-            return error_oom(ret_error);
-        r = decode(o->arena, json_array_get(links, i), "links[]", item, link_fields, ELEMENTSOF(link_fields),
-                   ret_error);
-        if (r < 0)
-            return r;
-    }
-    for (size_t i = 0; i < json_array_size(addresses); i++) {
-        struct net_address *item = NET_LIST_ADD(o->arena, &o->addresses);
-
-        if (!item)
-            return error_oom(ret_error);
-        r = net_address_from_json(o->arena, json_array_get(addresses, i), item, ret_error);
-        if (r < 0)
-            return r;
-    }
-    for (size_t i = 0; i < json_array_size(routes); i++) {
-        struct net_route *item = NET_LIST_ADD(o->arena, &o->routes);
-
-        if (!item)
-            return error_oom(ret_error);
-        r = net_route_from_json(o->arena, json_array_get(routes, i), item, ret_error);
-        if (r < 0)
-            return r;
-    }
-    for (size_t i = 0; i < json_array_size(sysctls); i++) {
-        struct net_sysctl *item = NET_LIST_ADD(o->arena, &o->sysctls);
-
-        if (!item)
-            return error_oom(ret_error);
-        r = decode(o->arena, json_array_get(sysctls, i), "sysctls[]", item, sysctl_fields, ELEMENTSOF(sysctl_fields),
-                   ret_error);
-        if (r < 0)
-            return r;
-    }
-    r = strings_from_json(o->arena, json_object_get(json, "linkKinds"), "linkKinds", &o->link_kinds, ret_error);
+    r = DECODE_LIST(o, json, links, link_fields, ret_error);
     if (r >= 0)
-        r = strings_from_json(o->arena, json_object_get(json, "nftTables"), "nftTables", &o->nft_tables, ret_error);
+        r = DECODE_LIST(o, json, addresses, address_fields, ret_error);
+    if (r >= 0)
+        r = DECODE_LIST(o, json, routes, route_fields, ret_error);
+    if (r >= 0)
+        r = DECODE_LIST(o, json, sysctls, sysctl_fields, ret_error);
+    if (r >= 0)
+        r = get_list(json, "linkKinds", &kinds, ret_error);
+    if (r >= 0)
+        r = strings_from_json(o->arena, kinds, "linkKinds", &o->link_kinds, ret_error);
+    if (r >= 0)
+        r = get_list(json, "nftTables", &tables, ret_error);
+    if (r >= 0)
+        r = strings_from_json(o->arena, tables, "nftTables", &o->nft_tables, ret_error);
     if (r < 0)
         return r;
-    o->vhost_net = json_is_true(json_object_get(json, "vhostNet"));
+    vhost = json_object_get(json, "vhostNet");
+    if (vhost && !json_is_boolean(vhost))
+        return error_set(ret_error, ERROR_BAD_DATA, EINVAL, "vhostNet is not true or false");
+    o->vhost_net = json_is_true(vhost);
     *ret = TAKE_PTR(o);
     return 0;
 }

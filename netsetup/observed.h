@@ -35,9 +35,12 @@ struct net_address {
 struct net_route {
     const char *link;
     bool ipv6;
-    const char *to;     /* "0.0.0.0/0" or "::/0" for the default */
-    const char *via;    /* "" for none */
-    const char *source; /* preferred source; "" for none */
+    const char *to;   /* "0.0.0.0/0" or "::/0" for the default */
+    const char *via;  /* "" for none; an IPv6 one may be that of an IPv4 route (RFC 5549) */
+    const char *hops; /* several gateways of one route, all by this link: "10.0.0.2*1 10.0.0.3*2", with weights; via is
+                         the first */
+    const char *source;  /* preferred source; "" for none */
+    const char *metrics; /* "mtu=1400 advmss=1360": ip-route(8)'s names; "" for none */
     unsigned table, metric, protocol, scope, type;
     bool onlink;
 };
@@ -89,6 +92,15 @@ const char *net_observed_sysctl(const struct net_observed *observed, const char 
 json_t *net_observed_to_json(const struct net_observed *observed);
 /* -EINVAL and ERROR_BAD_DATA, with the member named, for what is not of this shape. */
 int net_observed_from_json(const json_t *json, struct net_observed **ret, struct error **ret_error);
+
+/*
+ * One after the other of a route's `hops` and `metrics`: 1 with the next one, 0 at the end, -EINVAL for what has not
+ * that form. *p goes on behind it. `id` is that of linux/rtnetlink.h (RTAX_MTU).
+ */
+int net_route_next_hop(const char **p, char *ret_via, size_t size, unsigned *ret_weight);
+int net_route_next_metric(const char **p, unsigned *ret_id, uint32_t *ret_value);
+/* ip-route(8)'s name of a metric, or NULL. */
+const char *net_route_metric_name(unsigned id);
 
 /* The pieces that a stored plan holds too. */
 json_t *net_address_to_json(const struct net_address *address);

@@ -24,6 +24,8 @@
 #define MAX_HELPERS     10 /* 169.254.75.10 to .19 */
 #define DEFAULT_PRIVATE "/var/run/kubevirt-private"
 
+#define NO_IPV4 "the pod has no IPv4 address here: no DHCP for IPv4"
+
 /* The making of one plan. The first failed allocation is remembered; reasons for a refusal are collected. */
 struct planner {
     const struct vmi *vmi;
@@ -216,7 +218,14 @@ static void add_note(struct planner *p, struct net_interface *n, const char *tex
 
 /* ---- what the pod's link has ----------------------------------------------------------------------------------- */
 
+/* One that a guest can be known by, or translated to: KubeVirt's rule is Go's IsGlobalUnicast(). */
 static bool address_is_global(const struct net_address *a, struct ip *ret)
+{
+    return ip_parse(a->address, ret) >= 0 && !ip_is_link_local(ret);
+}
+
+/* One that moves from link to link. The kernel makes IPv6's link-local ones itself. */
+static bool address_is_given(const struct net_address *a, struct ip *ret)
 {
     return ip_parse(a->address, ret) >= 0 && !(ret->family == AF_INET6 && ip_is_link_local(ret));
 }
@@ -238,8 +247,8 @@ static const struct net_address *first_address(const struct planner *p, const ch
 }
 
 /*
- * The global addresses of a family on a link, one by one: NULL at the end. *at starts at 0. The kernel puts a new IPv4
- * address behind those of the link, and a new IPv6 address in front of them (ipv6_link_dev_addr() in
+ * The addresses of a family that a link was given, one by one: NULL at the end. *at starts at 0. The kernel puts a new
+ * IPv4 address behind those of the link, and a new IPv6 address in front of them (ipv6_link_dev_addr() in
  * net/ipv6/addrconf.c): `forward` false for the order in which to make the latter, and to take the former away.
  */
 static const struct net_address *next_address(const struct planner *p, const char *link, int family, bool forward,
@@ -252,13 +261,13 @@ static const struct net_address *next_address(const struct planner *p, const cha
         struct ip ip;
 
         (*at)++;
-        if (streq(a->link, link) && address_is_global(a, &ip) && ip.family == family)
+        if (streq(a->link, link) && address_is_given(a, &ip) && ip.family == family)
             return a;
     }
     return NULL;
 }
 
-/* IPv4 first, and of each family the deprecated ones last: as first_address() has it. */
+/* The global ones: IPv4 first, and of each family the deprecated ones last: as first_address() has it. */
 static void collect_pod_ips(struct planner *p, const char *link, struct net_interface *n)
 {
     static const int families[] = {AF_INET, AF_INET, AF_INET6, AF_INET6};
@@ -271,10 +280,10 @@ static void collect_pod_ips(struct planner *p, const char *link, struct net_inte
             const char **item;
             struct ip ip;
 
-            if ((a->preferred == 0) != (f % 2 == 1))
+            if ((a->preferred == 0) != (f % 2 == 1) || !address_is_global(a, &ip))
                 continue;
             item = NET_LIST_ADD(p->arena, &n->pod_ips);
-            if (item && ip_parse(a->address, &ip) >= 0)
+            if (item)
                 *item = keep(p, ip_arena_text(p->arena, &ip));
             else
                 p->oom = true;
@@ -313,6 +322,27 @@ static void add_route_to_gateway(struct planner *p, struct net_interface *n, con
     add_guest_route(p, n, own->family == AF_INET6, keep(p, ip_arena_cidr(p->arena, &gateway)), "");
 }
 
+/* A route that the guest can have: its packets go by the main table, by the best route to a place, by a gateway of its
+ * own family. */
+static bool route_is_for_guest(const struct planner *p, const struct net_route *r, const struct ip *to)
+{
+    struct ip via, other;
+
+    if (r->type != RTN_UNICAST || r->table != RT_TABLE_MAIN || (r->ipv6 && ip_is_link_local(to)))
+        return false;
+    if (*r->via && (ip_parse(r->via, &via) < 0 || via.family != to->family))
+        return false;
+    for (size_t i = 0; i < p->observed->routes.count; i++) {
+        const struct net_route *rival = &p->observed->routes.items[i];
+
+        if (rival != r && streq(rival->link, r->link) && rival->ipv6 == r->ipv6 && rival->type == r->type &&
+            rival->table == r->table && ip_parse(rival->to, &other) >= 0 && other.prefix == to->prefix &&
+            ip_contains(&other, to) && (rival->metric < r->metric || (rival->metric == r->metric && rival < r)))
+            return false;
+    }
+    return true;
+}
+
 /* All routes of the pod's link, in the order that a DHCP client can take them in: on the link, by gateway, default. */
 static void collect_routes(struct planner *p, const char *link, struct net_interface *n, const struct ip *own)
 {
@@ -324,8 +354,7 @@ static void collect_routes(struct planner *p, const char *link, struct net_inter
             struct ip to;
             int kind;
 
-            if (!streq(r->link, link) || r->ipv6 != v6 || r->type != RTN_UNICAST || ip_parse(r->to, &to) < 0 ||
-                (v6 && ip_is_link_local(&to)))
+            if (!streq(r->link, link) || r->ipv6 != v6 || ip_parse(r->to, &to) < 0 || !route_is_for_guest(p, r, &to))
                 continue;
             kind = to.prefix == 0 ? 2 : *r->via ? 1 : 0;
             if (kind != pass)
@@ -442,7 +471,9 @@ static void plan_bridge_forward6(struct planner *p, struct net_interface *n)
     struct net_route r = {.link = n->names.bridge,
                           .ipv6 = true,
                           .via = "",
+                          .hops = "",
                           .source = "",
+                          .metrics = "",
                           .table = RT_TABLE_MAIN,
                           .metric = 1024,
                           .protocol = RTPROT_STATIC,
@@ -489,7 +520,7 @@ static void plan_bridge(struct planner *p, struct net_interface *n)
             refuse(p, ERROR_NOT_SUPPORTED, "interface %s: only the first %d interfaces can have a DHCP server", n->name,
                    MAX_HELPERS);
     } else {
-        add_note(p, n, "the pod has no IPv4 address here: no DHCP for IPv4");
+        add_note(p, n, NO_IPV4);
     }
     plan_bridge_ipv6(p, n, bridge_mac);
     step_sysctl(p, KEY_ARPIGNORE, "1", false, "the pod must not answer for addresses that are the guest's now");
@@ -566,18 +597,24 @@ static struct net_nat make_nat(const struct planner *p, const struct net_interfa
     return nat;
 }
 
+/* Of the families that the pod has: `guest` and `guest6` are NULL where it has not. */
 static void plan_nat(struct planner *p, const struct net_interface *n, const struct vmi_interface *interface,
                      const char *guest, const char *guest6)
 {
-    const struct net_nat nat[] = {make_nat(p, n, interface, false, guest, n->gateway),
-                                  make_nat(p, n, interface, true, guest6, n->server6)};
-    size_t count = guest6 ? 2 : 1;
-    const char *rules = keep(p, net_nat_rules(p->arena, nat, count));
-    const char *away = keep(p, net_nat_undo(p->arena, nat, count));
+    struct net_nat nat[2];
+    size_t count = 0;
+    const char *rules, *away;
 
+    if (guest)
+        nat[count++] = make_nat(p, n, interface, false, guest, n->gateway);
+    if (guest6)
+        nat[count++] = make_nat(p, n, interface, true, guest6, n->server6);
+    rules = keep(p, net_nat_rules(p->arena, nat, count));
+    away = keep(p, net_nat_undo(p->arena, nat, count));
     undo(step(p,
-              guest6 ? "IPv4 and IPv6 between the pod's addresses and the guest"
-                     : "IPv4 between the pod's address and the guest",
+              count == 2 ? "IPv4 and IPv6 between the pod's addresses and the guest"
+              : guest    ? "IPv4 between the pod's address and the guest"
+                         : "IPv6 between the pod's address and the guest",
               ACTION(NFT, n->names.bridge, .rules = rules)),
          ACTION(NFT, n->names.bridge, .rules = away));
 }
@@ -596,12 +633,57 @@ static void keep_advertised_routes(struct planner *p, const char *link)
     }
 }
 
+/* The guest's side of one family: its address, its gateway, and how it learns of them. */
+static void masquerade4(struct planner *p, struct net_interface *n, const struct ip *gateway, const struct ip *guest)
+{
+    n->dhcp = true;
+    n->ip = keep(p, ip_arena_cidr(p->arena, guest));
+    n->server = n->gateway = keep(p, ip_arena_text(p->arena, gateway));
+    add_guest_route(p, n, false, "0.0.0.0/0", n->gateway);
+}
+
+static void masquerade6(struct planner *p, struct net_interface *n, const struct ip *gateway, const struct ip *guest)
+{
+    struct ip router;
+    uint8_t mac[6];
+
+    mac_parse(MASQUERADE_MAC, mac);
+    ip_link_local_of(mac, &router);
+    n->ipv6 = keep(p, ip_arena_cidr(p->arena, guest));
+    n->server6 = keep(p, ip_arena_text(p->arena, gateway));
+    n->router6 = keep(p, ip_arena_text(p->arena, &router));
+    n->router6_mac = MASQUERADE_MAC;
+    add_guest_route(p, n, true, "::/0", n->router6);
+    keep_advertised_routes(p, n->names.pod);
+}
+
+/* Packets pass between the pod's address and the guest. */
+static void plan_forwarding(struct planner *p, const struct net_interface *n, bool v4, bool v6)
+{
+    static const char why[] = "packets pass between the pod's address and the guest";
+    static const char bridged[] = "packets are translated where they are routed, not where they are bridged";
+
+    if (v4) {
+        step_sysctl(p, KEY_FORWARD4, "1", false, why);
+        step_sysctl(p, keep(p, arena_printf(p->arena, "net/ipv4/conf/%s/route_localnet", n->names.bridge)), "1", true,
+                    "the guest's ports answer on the pod's 127.0.0.1");
+    }
+    if (v6)
+        step_sysctl(p, KEY_FORWARD6, "1", false, why);
+    /* Where br_netfilter is loaded it would translate a packet while it is bridged, and send it back by the port that
+     * it came from, which a bridge refuses: the guest could not reach itself by the pod's address. */
+    if (v4 && net_observed_sysctl(p->observed, KEY_BRIDGE4))
+        step_sysctl(p, KEY_BRIDGE4, "0", false, bridged);
+    if (v6 && net_observed_sysctl(p->observed, KEY_BRIDGE6))
+        step_sysctl(p, KEY_BRIDGE6, "0", false, bridged);
+}
+
+/* As KubeVirt has it, the guest gets the families that the pod has a global address of. */
 static void plan_masquerade(struct planner *p, struct net_interface *n, const struct vmi_interface *interface)
 {
     const struct net_names *names = &n->names;
-    struct ip pod, gateway, guest, gateway6, guest6, router;
+    struct ip pod, gateway, guest, gateway6, guest6;
     bool v4 = first_address(p, names->pod, AF_INET, &pod), v6 = first_address(p, names->pod, AF_INET6, &pod);
-    uint8_t mac[6];
 
     if (!v4 && !v6) {
         refuse(p, ERROR_NETWORK, "interface %s: link %s has no global address to masquerade behind", n->name,
@@ -610,42 +692,23 @@ static void plan_masquerade(struct planner *p, struct net_interface *n, const st
     }
     guest_network(p, interface->network, false, &gateway, &guest);
     guest_network(p, interface->network, true, &gateway6, &guest6);
-    n->dhcp = true;
-    n->ip = keep(p, ip_arena_cidr(p->arena, &guest));
-    n->server = n->gateway = keep(p, ip_arena_text(p->arena, &gateway));
-    add_guest_route(p, n, false, "0.0.0.0/0", n->gateway);
-    if (v6) {
-        mac_parse(MASQUERADE_MAC, mac);
-        ip_link_local_of(mac, &router);
-        n->ipv6 = keep(p, ip_arena_cidr(p->arena, &guest6));
-        n->server6 = keep(p, ip_arena_text(p->arena, &gateway6));
-        n->router6 = keep(p, ip_arena_text(p->arena, &router));
-        n->router6_mac = MASQUERADE_MAC;
-        add_guest_route(p, n, true, "::/0", n->router6);
-        keep_advertised_routes(p, names->pod);
-    }
+    if (v4)
+        masquerade4(p, n, &gateway, &guest);
+    else
+        add_note(p, n, NO_IPV4);
+    if (v6)
+        masquerade6(p, n, &gateway6, &guest6);
     step_bridge(p, n, MASQUERADE_MAC, "the guest's side; the MAC that KubeVirt's guests know their gateway by");
-    step_address(p, names->bridge, keep(p, ip_arena_cidr(p->arena, &gateway)), RT_SCOPE_UNIVERSE,
-                 "the guest's gateway");
+    if (v4)
+        step_address(p, names->bridge, keep(p, ip_arena_cidr(p->arena, &gateway)), RT_SCOPE_UNIVERSE,
+                     "the guest's gateway");
     if (v6)
         step_address(p, names->bridge, keep(p, ip_arena_cidr(p->arena, &gateway6)), RT_SCOPE_UNIVERSE,
                      "the guest's IPv6 gateway");
     step_up(p, names->bridge, "carries frames");
     plan_taps(p, n);
-    step_sysctl(p, KEY_FORWARD4, "1", false, "packets pass between the pod's address and the guest");
-    step_sysctl(p, keep(p, arena_printf(p->arena, "net/ipv4/conf/%s/route_localnet", names->bridge)), "1", true,
-                "the guest's ports answer on the pod's 127.0.0.1");
-    if (v6)
-        step_sysctl(p, KEY_FORWARD6, "1", false, "packets pass between the pod's address and the guest");
-    /* Where br_netfilter is loaded it would translate a packet while it is bridged, and send it back by the port that
-     * it came from, which a bridge refuses: the guest could not reach itself by the pod's address. */
-    if (net_observed_sysctl(p->observed, KEY_BRIDGE4))
-        step_sysctl(p, KEY_BRIDGE4, "0", false,
-                    "packets are translated where they are routed, not where they are bridged");
-    if (v6 && net_observed_sysctl(p->observed, KEY_BRIDGE6))
-        step_sysctl(p, KEY_BRIDGE6, "0", false,
-                    "packets are translated where they are routed, not where they are bridged");
-    plan_nat(p, n, interface, keep(p, ip_arena_text(p->arena, &guest)),
+    plan_forwarding(p, n, v4, v6);
+    plan_nat(p, n, interface, v4 ? keep(p, ip_arena_text(p->arena, &guest)) : NULL,
              v6 ? keep(p, ip_arena_text(p->arena, &guest6)) : NULL);
 }
 

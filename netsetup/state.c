@@ -251,16 +251,23 @@ static bool names_hold(const struct net_names *n, const char *link)
            streq(n->router, link);
 }
 
-/* The text of one of the documents that take rules away (for IPv4, or for both; each table ours or not), and of nothing
- * else. */
+/* The text of one of the documents that take rules away (for IPv4, IPv6 or both; each table ours or not), and of
+ * nothing else. */
 static bool rules_are_an_undo(struct arena *arena, const char *rules)
 {
-    for (unsigned i = 0; i < 8; i++) {
-        const struct net_nat nat[] = {{.table_is_ours = i & 1}, {.ipv6 = true, .table_is_ours = i & 2}};
-        const char *known = net_nat_undo(arena, nat, i & 4 ? 2 : 1);
+    static const struct {
+        size_t from, count;
+    } families[] = {{0, 1}, {1, 1}, {0, 2}};
 
-        if (known && streq(known, rules))
-            return true;
+    for (unsigned ours = 0; ours < 4; ours++) {
+        const struct net_nat nat[] = {{.table_is_ours = ours & 1}, {.ipv6 = true, .table_is_ours = ours & 2}};
+
+        for (size_t i = 0; i < ELEMENTSOF(families); i++) {
+            const char *known = net_nat_undo(arena, nat + families[i].from, families[i].count);
+
+            if (known && streq(known, rules))
+                return true;
+        }
     }
     return false;
 }

@@ -143,8 +143,14 @@ static int observe_pod(struct hypothesis *h, const struct vmi *vmi)
                                         .valid = UINT32_MAX,
                                         .preferred = UINT32_MAX};
         if (primary)
-            *route = (struct net_route){
-                .link = names.pod, .to = "0.0.0.0/0", .via = "10.244.0.1", .source = "", .table = 254, .type = 1};
+            *route = (struct net_route){.link = names.pod,
+                                        .to = "0.0.0.0/0",
+                                        .via = "10.244.0.1",
+                                        .hops = "",
+                                        .source = "",
+                                        .metrics = "",
+                                        .table = 254,
+                                        .type = 1};
         if (!link->mac || !address->address)
             return -ENOMEM;
     }

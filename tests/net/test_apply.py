@@ -25,6 +25,31 @@ def calico(lab):
     return lab.manifest("bridge")
 
 
+def ipv6_only(lab, binding):
+    lab.pod.sh("ip -4 addr flush dev eth0")
+    return lab.manifest(binding)
+
+
+def many_routes(lab):
+    """What a CNI plug-in may give a pod beside its default route (CNI's route objects have mtu, advmss, table, priority)."""
+    lab.pod.sh("""
+        ip route replace default via 10.244.1.1 dev eth0 mtu 1400 advmss 1360
+        ip route add default via 10.244.1.2 dev eth0 metric 700
+        ip route add 10.20.0.0/16 via 10.244.1.2 dev eth0 mtu lock 1300
+        ip route add 10.30.0.0/16 dev eth0 scope link
+        ip route add 10.40.0.0/16 nexthop via 10.244.1.2 dev eth0 weight 2 nexthop via 10.244.1.3 dev eth0
+        ip route add 10.50.0.0/16 via 10.244.1.2 dev eth0 table 100
+        ip -6 route add fd00:20::/48 via fd00:244::2 dev eth0 mtu 1280
+        ip rule add from 10.244.1.5 table 100
+    """)
+    return lab.manifest("bridge")
+
+
+def mtu(lab, size, binding):
+    lab.pod.sh(f"ip link set eth0 mtu {size}")
+    return lab.manifest(binding)
+
+
 def has_dummy(lab):
     return run("ip", "-n", lab.node.name, "link", "add", "d0", "type", "dummy", check=False).returncode == 0
 
@@ -74,6 +99,11 @@ CASES = {
     "masquerade with ports": lambda lab: lab.manifest(
         [{"name": "default", "masquerade": {}, "ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}]}]),
     "off-link gateway": calico,
+    "IPv6 only, masquerade": lambda lab: ipv6_only(lab, "masquerade"),
+    "IPv6 only, bridge": lambda lab: ipv6_only(lab, "bridge"),
+    "many routes": many_routes,
+    "MTU 9000": lambda lab: mtu(lab, 9000, "bridge"),
+    "MTU 1280": lambda lab: mtu(lab, 1280, "masquerade"),
     "passt": lambda lab: lab.manifest([{"name": "default", "binding": {"name": "passt"}}]),
     "two networks": lambda lab: (
         lab.plug(lab.pod, BLUE, "ca:5f:48:41:7d:99", "192.168.9.5/24", gateway=False), lab.manifest(TWO, TWO_NETWORKS))[1],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import POD_MAC, run, until
+from test_traffic import Listener, ask
 
 OPTIONS = {"bootFileName": "pxelinux.0", "tftpServerName": "10.0.0.7", "ntpServers": ["10.0.0.9"],
            "privateOptions": [{"option": 232, "value": "extra"}]}
@@ -231,13 +232,7 @@ def has_address(guest, address):
     return address in guest.addresses("eth0", "inet6") + guest.addresses("eth0")
 
 
-@pytest.mark.parametrize("binding", ["masquerade", "bridge"])
-def test_dhcpcd_both_families(lab, binding):
-    manifest = lab.manifest(binding)
-    lab.netsetup("apply", manifest)
-    lab.serve(manifest)
-    guest = lab.guest(POD_MAC if binding == "bridge" else "52:54:00:12:34:56")
-    text = capture(lab, guest, "icmp6 or udp port 546 or udp port 67")
+def start_dhcpcd(lab, guest):
     config = lab.directory / "dhcpcd.conf"
     config.write_text("duid ll\nslaac hwaddr\nnohook resolv.conf\noption domain_name_servers, domain_search, interface_mtu\n"
                       "option dhcp6_name_servers\nrequire dhcp_server_identifier\n")
@@ -246,6 +241,17 @@ def test_dhcpcd_both_families(lab, binding):
                           f"mount -t tmpfs none /run; mount -t tmpfs none /var/lib; mkdir -p /var/lib/dhcpcd; exec dhcpcd "
                           f"-B -f {config} -c /bin/true eth0", stdout=log, stderr=log)
     lab.processes.append(process)
+    return process
+
+
+@pytest.mark.parametrize("binding", ["masquerade", "bridge"])
+def test_dhcpcd_both_families(lab, binding):
+    manifest = lab.manifest(binding)
+    lab.netsetup("apply", manifest)
+    lab.serve(manifest)
+    guest = lab.guest(POD_MAC if binding == "bridge" else "52:54:00:12:34:56")
+    text = capture(lab, guest, "icmp6 or udp port 546 or udp port 67")
+    start_dhcpcd(lab, guest)
     v6 = "fd10:0:2::2/128" if binding == "masquerade" else "fd00:244::5/128"
     v4 = "10.0.2.2/24" if binding == "masquerade" else "10.244.1.5/24"
     until(lambda: has_address(guest, v4), "an IPv4 lease", 40)
@@ -259,6 +265,35 @@ def test_dhcpcd_both_families(lab, binding):
     if binding == "bridge":  # nobody else hears our advertisements
         assert "default via fe80::1" in lab.peer.ip("-6", "route")
         assert lab.peer.ip("-6", "route").count("default") == 1
+
+
+@pytest.mark.parametrize("binding", ["masquerade", "bridge"])
+def test_pod_with_ipv6_alone(lab, binding, udhcpc):
+    """As KubeVirt has it, the guest gets the families that the pod has: no IPv4 address, no rule, no server on port 67."""
+    lab.pod.sh("ip -4 addr flush dev eth0")
+    manifest = lab.manifest(binding)
+    lab.netsetup("apply", manifest)
+    process = lab.serve(manifest)
+    guest = lab.guest(POD_MAC if binding == "bridge" else "52:54:00:12:34:56")
+    start_dhcpcd(lab, guest)
+    own = "fd10:0:2::2" if binding == "masquerade" else "fd00:244::5"
+    until(lambda: has_address(guest, f"{own}/128"), "an IPv6 lease", 40)
+    until(lambda: "default via fe80::" in guest.ip("-6", "route"), "a default router by advertisement")
+    for target in ("fd00:244::6", "2001:db8::1"):
+        assert guest.exec("ping", "-c", "2", "-W", "5", target, check=False).returncode == 0, guest.ip("-6", "route")
+    Listener(lab, guest, 8080, "guest")
+    Listener(lab, lab.peer, 8000, "peer")
+    assert ask(lab.peer, "fd00:244::5", 8080) == "fd00:244::6 guest"
+    assert ask(guest, "fd00:244::6", 8000) == "fd00:244::5 peer"
+    assert lab.pod.addresses("k6t-eth0") == [] and lab.pod.sh("cat /proc/sys/net/ipv4/ip_forward").strip() == "0"
+    assert "table ip " not in lab.pod.exec("nft", "list", "ruleset").stdout
+    assert ":67 " not in lab.pod.exec("ss", "-Hlun").stdout
+    done, lease = udhcpc(guest, "-t", "2", check=False)
+    assert done.returncode != 0 and not lease
+    cache = json.loads((lab.cache / "vif-cache-eth0.json").read_text())
+    assert cache["IPAMDisabled"] is True and (cache["IP"], cache["Gateway"], cache["Routes"]) == ("", "", [])
+    assert cache["vmlet"]["podIPs"] == ["fd00:244::5"]
+    assert lab.stop(process)["k6t-eth0"]["client"] == ""
 
 
 def test_bridge_with_a_global_gateway(lab):

@@ -84,20 +84,37 @@ static void test_observed_json(void **state)
         const char *json, *message;
     } bad[] = {
         {"[]", "the observed state is not an object"},
-        {"{\"links\":[1]}", "links[] is not an object"},
-        {"{\"links\":[{\"name\":\"eth0\"}]}", "links[].mtu is missing"},
-        {"{\"links\":[{\"name\":\"a/b\",\"mtu\":1500}]}", "links[].name has the wrong form"},
-        {"{\"links\":[{\"name\":\"sixteen-letters-\",\"mtu\":1500}]}", "links[].name has the wrong form"},
-        {"{\"addresses\":[{\"link\":\"eth0\",\"address\":\"10.0.0.1\"}]}", "address.address has the wrong form"},
-        {"{\"routes\":[{\"link\":\"eth0\",\"to\":\"0.0.0.0/0\",\"via\":\"nobody\"}]}", "route.via has the wrong form"},
-        {"{\"routes\":[{\"link\":\"eth0\",\"to\":\"0.0.0.0/0\",\"table\":-1}]}", "route.table has the wrong form"},
+        {"{\"links\":[1]}", "links[0] is not an object"},
+        {"{\"links\":[{\"name\":\"eth0\"}]}", "links[0].mtu is missing"},
+        {"{\"links\":[{\"name\":\"a/b\",\"mtu\":1500}]}", "links[0].name has the wrong form"},
+        {"{\"links\":[{\"name\":\"sixteen-letters-\",\"mtu\":1500}]}", "links[0].name has the wrong form"},
+        {"{\"addresses\":[{\"link\":\"eth0\",\"address\":\"10.0.0.1\"}]}", "addresses[0].address has the wrong form"},
+        {"{\"routes\":[{\"link\":\"eth0\",\"to\":\"0.0.0.0/0\",\"via\":\"nobody\"}]}",
+         "routes[0].via has the wrong form"},
+        {"{\"routes\":[{\"link\":\"eth0\",\"to\":\"0.0.0.0/0\",\"table\":-1}]}", "routes[0].table has the wrong form"},
         {"{\"linkKinds\":[7]}", "linkKinds[0] is not a string"},
+        {"{\"links\":{}}", "links is not a list"},
+        {"{\"nftTables\":\"ip nat\"}", "nftTables is not a list"},
+        {"{\"vhostNet\":1}", "vhostNet is not true or false"},
+        {"{\"routes\":[{\"link\":\"eth0\",\"to\":\"10.0.0.0/8\",\"hops\":\"10.1.1.1\"}]}",
+         "routes[0].hops has the wrong form"},
+        {"{\"routes\":[{\"link\":\"eth0\",\"to\":\"10.0.0.0/8\",\"hops\":\"10.1.1.1*0\"}]}",
+         "routes[0].hops has the wrong form"},
+        {"{\"routes\":[{\"link\":\"eth0\",\"to\":\"10.0.0.0/8\",\"hops\":\"who*1\"}]}",
+         "routes[0].hops has the wrong form"},
+        {"{\"routes\":[{\"link\":\"eth0\",\"to\":\"10.0.0.0/8\",\"metrics\":\"mtu\"}]}",
+         "routes[0].metrics has the wrong form"},
+        {"{\"routes\":[{\"link\":\"eth0\",\"to\":\"10.0.0.0/8\",\"metrics\":\"mtu=4294967296\"}]}",
+         "routes[0].metrics has the wrong form"},
+        {"{\"routes\":[{\"link\":\"eth0\",\"to\":\"10.0.0.0/8\",\"metrics\":\"speed=1\"}]}",
+         "routes[0].metrics has the wrong form"},
     };
     static const char good[] =
         "{\"links\":[{\"name\":\"eth0\",\"kind\":\"veth\",\"mac\":\"ca:5f:48:41:7d:5d\",\"mtu\":1450,\"up\":true}],"
         "\"addresses\":[{\"link\":\"eth0\",\"address\":\"10.244.1.5/24\",\"flags\":128,\"valid\":4294967295,"
         "\"preferred\":4294967295}],\"routes\":[{\"link\":\"eth0\",\"to\":\"0.0.0.0/0\",\"via\":\"10.244.1.1\","
-        "\"table\":254,\"type\":1}],\"sysctls\":[{\"key\":\"net/ipv4/ip_forward\",\"value\":\"0\"}],"
+        "\"hops\":\"10.244.1.1*2 10.244.1.2*1\",\"metrics\":\"lock=4 "
+        "mtu=1400\",\"table\":254,\"type\":1}],\"sysctls\":[{\"key\":\"net/ipv4/ip_forward\",\"value\":\"0\"}],"
         "\"linkKinds\":[\"dummy\"],\"nftTables\":[],\"vhostNet\":true}";
     _cleanup_(net_observed_freep) struct net_observed *o = NULL;
     json_t *in = json_loads(good, 0, NULL), *out;
