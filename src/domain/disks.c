@@ -202,6 +202,9 @@ static void on_half_cleared(struct domain *d, json_t *result, const struct error
         log_warning_of(error, "what a former launcher left half plugged in could not be taken away");
     set_half_plugged(d, NULL);
     domain_save_state(d);
+    d->is_clearing_half = false;
+    if (d->disk_ops && event_defer(d->event, &d->disk_source, on_next, d) < 0)
+        start_head(d);
 }
 
 void domain_clear_half_plugged(struct domain *d, json_t *half)
@@ -231,7 +234,8 @@ void domain_clear_half_plugged(struct domain *d, json_t *half)
                                                 .fail_event = "DEVICE_UNPLUG_GUEST_ERROR",
                                                 .may_fail = true});
     add_deletions(s, nodes);
-    if (sequence_run(s, on_half_cleared, NULL) < 0)
+    d->is_clearing_half = sequence_run(s, on_half_cleared, NULL) >= 0;
+    if (!d->is_clearing_half)
         log_warning("what a former launcher left half plugged in stays: QEMU's monitor is not there");
 }
 
@@ -760,7 +764,7 @@ static void start_head(struct domain *d)
     };
     struct disk_op *op = d->disk_ops;
 
-    if (!op)
+    if (!op || d->is_clearing_half)
         return;
     if (d->qmp && d->pid > 0) {
         starts[op->kind](op);

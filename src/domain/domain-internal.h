@@ -100,6 +100,7 @@ struct domain {
     unsigned plug_serial;
     struct block_job *block_job; /* a backup or mirror under way (blockjobs.c) */
     json_t *half_plugged;        /* {"id", "nodes"}: what a plug that is under way may have made; NULL: none */
+    bool is_clearing_half;       /* it is a former launcher's, and is being taken away: no action begins before */
     bool disks_changed;          /* since the start: they are in the state file */
 
     struct stop stop;

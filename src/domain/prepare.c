@@ -159,6 +159,8 @@ static struct machine_volume *list_volumes(const struct storage *storage, struct
             .is_block_device = from[i].is_block_device,
             .read_only = from[i].read_only,
             .direct_io = from[i].direct_io,
+            .backing_direct_io = from[i].backing_direct_io,
+            .backing_is_block_device = from[i].backing_is_block_device,
             .absent = from[i].absent,
             .preallocated = from[i].preallocated,
             .logical_block = from[i].logical_block,

@@ -26,6 +26,7 @@ struct disk {
     const char *nodes[MACHINE_DISK_NODES + 1];
     size_t n_nodes;
     bool cdrom, lun, read_only, direct, writethrough;
+    bool backing_direct; /* the image below, past the page cache */
     const char *cache_why;
 };
 
@@ -128,11 +129,11 @@ static const struct machine_volume *find_volume(const struct build *b, const str
 
 /* ---- block nodes ----------------------------------------------------------------------------------------------- */
 
-static void set_cache(struct disk *d, json_t *node)
+static void set_cache(struct disk *d, json_t *node, bool direct)
 {
     json_t *cache = json_object();
 
-    set_bool(d->b, cache, "direct", d->direct);
+    set_bool(d->b, cache, "direct", direct);
     set_bool(d->b, cache, "no-flush", false);
     set_json(d->b, node, "cache", cache);
 }
@@ -166,7 +167,8 @@ static const char *name_node(struct disk *d, const char *prefix)
     return name;
 }
 
-static json_t *file_node(struct disk *d, const char *name, const char *path, bool is_block_device, bool read_only)
+static json_t *file_node(struct disk *d, const char *name, const char *path, bool is_block_device, bool read_only,
+                         bool direct)
 {
     json_t *node = option_json(d->b, SECTION_BACKEND, "-blockdev");
 
@@ -174,14 +176,15 @@ static json_t *file_node(struct disk *d, const char *name, const char *path, boo
     set_string(d->b, node, "node-name", name);
     set_string(d->b, node, "filename", path);
     set_bool(d->b, node, "read-only", read_only);
-    set_string(d->b, node, "aio", aio_mode(d));
+    set_string(d->b, node, "aio", direct ? aio_mode(d) : "threads");
     if (!read_only && discards(d))
         set_string(d->b, node, "discard", "unmap");
-    set_cache(d, node);
+    set_cache(d, node, direct);
     return node;
 }
 
-static json_t *format_node(struct disk *d, const char *name, const char *format, const char *file, bool read_only)
+static json_t *format_node(struct disk *d, const char *name, const char *format, const char *file, bool read_only,
+                           bool direct)
 {
     json_t *node = option_json(d->b, SECTION_BACKEND, "-blockdev");
 
@@ -190,7 +193,7 @@ static json_t *format_node(struct disk *d, const char *name, const char *format,
     set_bool(d->b, node, "read-only", read_only);
     if (!read_only && discards(d))
         set_string(d->b, node, "discard", "unmap");
-    set_cache(d, node);
+    set_cache(d, node, direct);
     set_string(d->b, node, "file", file);
     return node;
 }
@@ -213,8 +216,8 @@ static const char *backing_nodes(struct disk *d)
 
     if (!format_known(d, kind))
         return NULL;
-    file_node(d, file, v->backing_path, false, true);
-    node = format_node(d, format, kind, file, true);
+    file_node(d, file, v->backing_path, v->backing_is_block_device, true, d->backing_direct);
+    node = format_node(d, format, kind, file, true, d->backing_direct);
     if (streq(kind, "qcow2"))
         set_json(d->b, node, "backing", json_null()); /* what it claims in its header is not followed */
     return format;
@@ -232,8 +235,8 @@ static void image_nodes(struct disk *d)
         backing = backing_nodes(d);
     file = name_node(d, "file-");
     d->node = name_node(d, "disk-");
-    file_node(d, file, v->path, v->is_block_device, d->read_only);
-    node = format_node(d, d->node, v->format ? v->format : "raw", file, d->read_only);
+    file_node(d, file, v->path, v->is_block_device, d->read_only, d->direct);
+    node = format_node(d, d->node, v->format ? v->format : "raw", file, d->read_only, d->direct);
     if (backing)
         set_string(d->b, node, "backing", backing);
     else if (v->format && streq(v->format, "qcow2"))
@@ -242,9 +245,21 @@ static void image_nodes(struct disk *d)
 
 /* ---- what the manifest asks for, and what can be ---------------------------------------------------------------- */
 
+/*
+ * A container disk's image is read-only, and one file for all the VMs of a node that were made of it: each reads what
+ * another has read already from the page cache, and QEMU's opening of it does not wait for the disk. Not so the backing
+ * image of an ephemeral claim, which another node may have written since. Who says cache none or io native means all.
+ */
+static bool shares_page_cache(const struct disk *d)
+{
+    return d->volume->backing_path && d->spec->volume && d->spec->volume->kind == VMI_VOLUME_CONTAINER_DISK &&
+           d->spec->cache == VMI_CACHE_UNSET && d->spec->io != VMI_IO_NATIVE;
+}
+
 static void decide_cache(struct disk *d)
 {
-    bool possible = d->volume->direct_io;
+    const struct machine_volume *v = d->volume;
+    bool below = !v->backing_path || v->backing_direct_io || shares_page_cache(d), possible = v->direct_io && below;
 
     switch (d->spec->cache) {
     case VMI_CACHE_NONE:
@@ -253,7 +268,7 @@ static void decide_cache(struct disk *d)
         if (!possible)
             host_fault(d->b, d->spec->at,
                        "disk %s: cache none needs O_DIRECT, which %s does not support (use writethrough or writeback)",
-                       d->spec->name, d->volume->path);
+                       d->spec->name, below ? v->path : v->backing_path);
         break;
     case VMI_CACHE_WRITETHROUGH:
         d->writethrough = true;
@@ -274,6 +289,7 @@ static void decide_cache(struct disk *d)
                        "disk %s is shareable, which needs cache none: another VM writes the same image", d->spec->name);
     if (d->spec->io == VMI_IO_NATIVE && !d->direct)
         manifest_fault(d->b, d->spec->at, "disk %s: io native needs cache none (use io threads)", d->spec->name);
+    d->backing_direct = d->direct && !shares_page_cache(d);
 }
 
 /* What only some buses can be. */
@@ -617,12 +633,15 @@ static void describe_disk(struct disk *d, const char *target, const json_t *driv
          text(b, "%s %s: %s, %s, %s%s%s%s", kind, d->spec->name, bus_names[d->bus], target,
               d->volume->format ? d->volume->format : "raw", d->volume->backing_path ? " over a read-only image" : "",
               d->read_only ? ", read-only" : "", boot ? text(b, ", boot order %u", boot) : ""),
-         text(b, "%s%s; %s; %s%s; on an I/O error: %s",
+         text(b, "%s%s%s; %s; %s%s; on an I/O error: %s",
               d->lun && d->spec->target && d->spec->target->bus == VMI_BUS_SATA
                   ? "on scsi, because sata (KubeVirt's default) passes no SCSI commands; "
                   : "",
-              d->cache_why, aio_why(d), discard_why(d), path_why(d, drive),
-              error_policies[d->spec->error_policy].what));
+              d->cache_why,
+              d->direct && !d->backing_direct && d->volume->backing_path
+                  ? ", and for the image below the page cache, which all VMs of this container disk on the node share"
+                  : "",
+              aio_why(d), discard_why(d), path_why(d, drive), error_policies[d->spec->error_policy].what));
 }
 
 /* What the users of the machine look for in it later. */

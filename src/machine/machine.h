@@ -43,8 +43,9 @@ struct machine_volume {
     const char *backing_path, *backing_format; /* of an overlay, or NULL */
     bool is_block_device;
     bool read_only;
-    bool direct_io; /* O_DIRECT works on it */
-    bool absent;    /* hotpluggable, and not there yet: the disk is left out, a CD-ROM's tray is empty */
+    bool direct_io;                                  /* O_DIRECT works on it */
+    bool backing_direct_io, backing_is_block_device; /* the image below */
+    bool absent; /* hotpluggable, and not there yet: the disk is left out, a CD-ROM's tray is empty */
     bool preallocated;
     unsigned logical_block, physical_block; /* for blockSize.matchVolume; 0: not known */
 };

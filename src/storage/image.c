@@ -95,18 +95,27 @@ int image_open(const struct image_source *source, const char *volume, bool *ret_
 
 /* ---- facts of the file ----------------------------------------------------------------------------------------- */
 
-/* `at`: of the 4 KiB that are read for it. */
-static bool test_direct_io(int fd, off_t at)
+#define DIRECT_BLOCK 4096U /* the coarsest alignment that QEMU tries */
+
+/* By the kernel's own word (statx(2), Linux 6.1 and some file systems), else by reading the file's last block: of a
+ * file that was made a moment ago the first is still to be written, which a read past the page cache would wait for. */
+static bool test_direct_io(int fd, uint64_t size)
 {
     char path[64];
     _cleanup_close_ int direct = -EBADF;
     _cleanup_free_ void *buffer = NULL;
+#ifdef STATX_DIOALIGN
+    struct statx st;
 
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &st) == 0 && (st.stx_mask & STATX_DIOALIGN))
+        return st.stx_dio_offset_align > 0 && st.stx_dio_offset_align <= DIRECT_BLOCK;
+#endif
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
     direct = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NONBLOCK);
-    if (direct < 0 || posix_memalign(&buffer, 4096, 4096) != 0)
+    if (direct < 0 || posix_memalign(&buffer, DIRECT_BLOCK, DIRECT_BLOCK) != 0)
         return false;
-    return pread(direct, buffer, 4096, at) >= 0; /* some file systems take the flag and refuse the read */
+    /* some file systems take the flag and refuse the read */
+    return pread(direct, buffer, DIRECT_BLOCK, (off_t)((size ? size - 1 : 0) & ~(uint64_t)(DIRECT_BLOCK - 1))) >= 0;
 }
 
 /* QEMU's locks (block/file-posix.c): who does not let others write holds byte 200 + 1. Only a hint for a better word
@@ -120,15 +129,36 @@ static bool has_only_writer(int fd)
     return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
-static int why_not_written(int fd)
+/* For a disk that the guest writes to. */
+static int check_writable(int fd, const char *volume, const char *path, struct error **ret_error)
 {
-    char path[64];
+    char at[64];
+    int err;
 
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    return access(path, W_OK) < 0 ? errno : 0;
+    snprintf(at, sizeof(at), "/proc/self/fd/%d", fd);
+    if (access(at, W_OK) < 0) {
+        err = errno;
+        error_set(ret_error, ERROR_STORAGE, err,
+                  "volume %s: %s cannot be written to (%s), and its disk is not read-only", volume, path,
+                  strerror(err));
+        if (ret_error)
+            error_set_remedy(*ret_error,
+                             "let uid %u write to it, or make the disk read-only in the manifest (readonly: true)",
+                             (unsigned)geteuid());
+        return -err;
+    }
+    if (!has_only_writer(fd))
+        return 0;
+    error_set(ret_error, ERROR_STORAGE, EBUSY, "volume %s: %s is in use: another process has it open for writing",
+              volume, path);
+    if (ret_error)
+        error_set_remedy(*ret_error,
+                         "stop the VM that uses it; for two VMs that can share it, `shareable: true` on both "
+                         "disks");
+    return -EBUSY;
 }
 
-static int measure(int fd, const char *path, off_t direct_at, struct image *image, struct error **ret_error)
+static int measure(int fd, const char *path, struct image *image, struct error **ret_error)
 {
     struct stat st;
     struct statfs fs;
@@ -153,20 +183,17 @@ static int measure(int fd, const char *path, off_t direct_at, struct image *imag
             image->logical_block = image->physical_block = (unsigned)fs.f_bsize;
         image->preallocated = (uint64_t)st.st_blocks * 512 >= image->size;
     }
-    image->direct_io = test_direct_io(fd, direct_at);
+    image->direct_io = test_direct_io(fd, image->size);
     return 0;
 }
 
 int image_measure(const char *path, struct image *ret, struct error **ret_error)
 {
     _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    struct stat st;
 
     if (fd < 0)
         return error_errno(ret_error, errno, "cannot open %s", path);
-    /* the start was written a moment ago, and reading it past the page cache would wait for the disk: the end was not
-     */
-    return measure(fd, path, fstat(fd, &st) == 0 ? MAX(st.st_size - 4096, 0) & ~(off_t)4095 : 0, ret, ret_error);
+    return measure(fd, path, ret, ret_error);
 }
 
 /* ---- the header ------------------------------------------------------------------------------------------------ */
@@ -373,96 +400,72 @@ static int examine_qcow2(int fd, const char *qemu_img, const char *volume, const
     return image_check_info(out ? out : "", volume, path, image, ret_error);
 }
 
-int image_examine(const struct image_source *source, const char *qemu_img, const char *volume, struct image *ret,
-                  struct error **ret_error)
+/* Raw, or a qcow2 that leads nowhere else: the rest of *image. */
+static int examine_format(int fd, const struct image_source *source, const char *qemu_img, const char *volume,
+                          const char *path, struct image *image, struct error **ret_error)
+{
+    unsigned char header[IMAGE_HEADER_BYTES];
+    ssize_t n = pread(fd, header, sizeof(header), 0);
+    const char *format, *fault;
+    struct stat st;
+
+    if (n < 0 || fstat(fd, &st) < 0)
+        return error_errno(ret_error, errno, "volume %s: cannot read %s", volume, path);
+    format = image_header_format(header, (size_t)n);
+    image->format = format ? IMAGE_FORMAT_QCOW2 : IMAGE_FORMAT_RAW;
+    if (!format)
+        return 0;
+    if (source->rule == IMAGE_RAW || !streq(format, "qcow2")) {
+        error_set(ret_error, ERROR_IMAGE_REFUSED, EPERM,
+                  "volume %s: %s is refused: it has the header of a %s image, and %s", volume, path, format,
+                  source->rule == IMAGE_RAW ? "this volume's disk is raw" : "only raw and qcow2 are allowed");
+        if (ret_error)
+            error_set_remedy(*ret_error, "convert it: qemu-img convert -O raw SOURCE TARGET");
+        return -EPERM;
+    }
+    fault = image_qcow2_fault(header, (size_t)n);
+    if (fault)
+        return refused(ret_error, volume, path, fault);
+    if (!image_qcow2_is_plain(header, (size_t)n, image->size, &image->size))
+        return examine_qcow2(fd, qemu_img, volume, path, image, ret_error);
+    image->preallocated = !image->is_block_device && (uint64_t)st.st_blocks * 512 >= image->size;
+    return 0;
+}
+
+int image_examine(const struct image_source *source, const char *qemu_img, const char *volume, bool for_writing,
+                  struct image *ret, struct error **ret_error)
 {
     _cleanup_close_ int fd = -EBADF;
     _cleanup_free_ char *path = NULL;
-    unsigned char header[IMAGE_HEADER_BYTES];
     struct image image = {0};
-    const char *format, *fault;
-    bool from_block_path;
     struct stat st;
-    ssize_t n;
     int r;
 
-    r = image_open(source, volume, &from_block_path, &path, ret_error);
+    r = image_open(source, volume, &image.from_block_path, &path, ret_error);
     if (r < 0)
         return r;
     fd = r;
     if (fstat(fd, &st) < 0)
         return error_errno(ret_error, errno, "volume %s: cannot look at %s", volume, path);
-    if (!S_ISREG(st.st_mode) && !(S_ISBLK(st.st_mode) && (from_block_path || source->allow_block)))
+    if (!S_ISREG(st.st_mode) && !(S_ISBLK(st.st_mode) && (image.from_block_path || source->allow_block)))
         return refused(ret_error, volume, path,
                        S_ISDIR(st.st_mode)    ? "it is a directory"
                        : S_ISBLK(st.st_mode)  ? "it is a block device in a volume that holds files"
                        : S_ISFIFO(st.st_mode) ? "it is a FIFO"
                                               : "it is neither a regular file nor a block device");
-    r = measure(fd, path, 0, &image, ret_error);
+    r = measure(fd, path, &image, ret_error);
     if (r < 0)
         return error_wrap(ret_error, r, "volume %s", volume);
-    image.from_block_path = from_block_path;
-    image.in_use = has_only_writer(fd);
-    image.write_errno = why_not_written(fd);
     if (image.size > LIMIT_DISK_BYTES)
         return refused(ret_error, volume, path, "it claims a size of more than 1 PiB");
     if (image.size == 0)
         return refused(ret_error, volume, path, "it is empty");
-    n = pread(fd, header, sizeof(header), 0);
-    if (n < 0)
-        return error_errno(ret_error, errno, "volume %s: cannot read %s", volume, path);
-    format = image_header_format(header, (size_t)n);
-    if (!format) {
-        image.format = IMAGE_FORMAT_RAW;
-        *ret = image;
-        return 0;
-    }
-    if (source->rule == IMAGE_RAW || !streq(format, "qcow2")) {
-        r = error_set(ret_error, ERROR_IMAGE_REFUSED, EPERM,
-                      "volume %s: %s is refused: it has the header of a %s image, "
-                      "and %s",
-                      volume, path, format,
-                      source->rule == IMAGE_RAW ? "this volume's disk is raw" : "only raw and qcow2 are allowed");
-        if (ret_error)
-            error_set_remedy(*ret_error, "convert it: qemu-img convert -O raw SOURCE TARGET");
-        return r;
-    }
-    fault = image_qcow2_fault(header, (size_t)n);
-    if (fault)
-        return refused(ret_error, volume, path, fault);
-    image.format = IMAGE_FORMAT_QCOW2;
-    if (image_qcow2_is_plain(header, (size_t)n, image.size, &image.size)) {
-        image.preallocated = !image.is_block_device && (uint64_t)st.st_blocks * 512 >= image.size;
-        *ret = image;
-        return 0;
-    }
-    r = examine_qcow2(fd, qemu_img, volume, path, &image, ret_error);
+    r = examine_format(fd, source, qemu_img, volume, path, &image, ret_error);
+    if (r == 0 && for_writing)
+        r = check_writable(fd, volume, path, ret_error);
     if (r == 0)
         *ret = image;
     return r;
-}
-
-int image_check_writable(const struct image *image, const char *volume, const char *path, struct error **ret_error)
-{
-    if (image->write_errno != 0) {
-        error_set(ret_error, ERROR_STORAGE, image->write_errno,
-                  "volume %s: %s cannot be written to (%s), and its disk is not read-only", volume, path,
-                  strerror(image->write_errno));
-        if (ret_error)
-            error_set_remedy(*ret_error,
-                             "let uid %u write to it, or make the disk read-only in the manifest (readonly: true)",
-                             (unsigned)geteuid());
-        return -image->write_errno;
-    }
-    if (!image->in_use)
-        return 0;
-    error_set(ret_error, ERROR_STORAGE, EBUSY, "volume %s: %s is in use: another process has it open for writing",
-              volume, path);
-    if (ret_error)
-        error_set_remedy(*ret_error,
-                         "stop the VM that uses it; for two VMs that can share it, `shareable: true` on both "
-                         "disks");
-    return -EBUSY;
 }
 
 bool image_needs_qemu_img(const struct image_source *source)

@@ -68,7 +68,7 @@ static int make_overlay(const struct storage *s, size_t i, struct result *result
     const struct volume_plan *plan = &s->plans[i];
     int r;
 
-    r = image_examine(&plan->source, s->options.qemu_img, v->volume->name, &result->backing, ret_error);
+    r = image_examine(&plan->source, s->options.qemu_img, v->volume->name, false, &result->backing, ret_error);
     if (r < 0)
         return r;
     return create_qcow2(v->path, result->backing.size,
@@ -110,16 +110,11 @@ static int use_image(const struct storage *s, size_t i, struct result *result, s
     const struct storage_volume *v = &s->volumes[i];
     const struct vmi_pvc *claim = vmi_volume_claim(v->volume);
     _cleanup_error_ struct error *e = NULL;
-    int r = image_examine(&s->plans[i].source, s->options.qemu_img, v->volume->name, &result->image, &e);
+    int r = image_examine(&s->plans[i].source, s->options.qemu_img, v->volume->name, !v->read_only, &result->image, &e);
 
     result->absent = r == -ENOENT && claim && claim->hotpluggable == OPT_TRUE && !s->options.outside_pod;
     if (result->absent)
         return 0;
-    if (s->is_running)
-        result->image.in_use = false;
-    if (r >= 0 && !v->read_only)
-        r = image_check_writable(&result->image, v->volume->name,
-                                 result->image.from_block_path ? s->plans[i].source.block_path : v->path, &e);
     if (r < 0)
         error_move(ret_error, TAKE_PTR(e));
     return r;
@@ -307,7 +302,8 @@ static int take_result(struct storage *s, size_t i, const struct result *result)
         v->path = arena_strdup(s->arena, plan->source.block_path);
     if (v->action == STORAGE_OVERLAY) {
         v->backing_format = arena_strdup(s->arena, image_format_name(&result->backing));
-        v->direct_io = v->direct_io && result->backing.direct_io;
+        v->backing_direct_io = result->backing.direct_io;
+        v->backing_is_block_device = result->backing.is_block_device;
         if (result->backing.from_block_path)
             v->backing_path = arena_strdup(s->arena, plan->source.block_path);
         if (!v->backing_format || !v->backing_path)
@@ -473,7 +469,6 @@ int storage_examine_begin(struct storage *storage, const char *volume, struct st
     job_of[i] = 1;
     x->storage = storage;
     x->index = i;
-    storage->is_running = true;
     r = start_job(storage, job_of, 1, &x->job, ret_error);
     if (r < 0)
         return r;

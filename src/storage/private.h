@@ -49,8 +49,6 @@ struct storage {
     struct storage_volume *volumes;
     struct volume_plan *plans; /* beside volumes */
     size_t count;
-    bool is_running; /* its VM is: what a change that was cut off has left open is its own, and QEMU says what is in use
-                      */
 };
 
 /* ---- image.c --------------------------------------------------------------------------------------------------- */
@@ -60,8 +58,6 @@ struct image {
     uint64_t size;
     bool is_block_device, direct_io, preallocated;
     bool from_block_path; /* source.block_path is what was opened */
-    bool in_use;          /* a process that writes to it lets nobody else */
-    int write_errno;      /* why we may not write to it; 0: we may */
     unsigned logical_block, physical_block;
 };
 
@@ -69,9 +65,10 @@ const char *image_format_name(const struct image *image);
 /* Opens for reading, as `source` says; ERROR_IMAGE_REFUSED for what leads elsewhere. The path is to be freed. */
 int image_open(const struct image_source *source, const char *volume, bool *ret_block, char **ret_path,
                struct error **ret_error);
-/* Opens and examines; ERROR_IMAGE_REFUSED says why not. `volume` is for messages. */
-int image_examine(const struct image_source *source, const char *qemu_img, const char *volume, struct image *ret,
-                  struct error **ret_error);
+/* Opens and examines; ERROR_IMAGE_REFUSED says why not. `volume` is for messages; for_writing: the guest will write to
+ * it, so we must be able to, and nobody else may. */
+int image_examine(const struct image_source *source, const char *qemu_img, const char *volume, bool for_writing,
+                  struct image *ret, struct error **ret_error);
 /* The parsers of what comes from outside, each for itself: for the fuzzer. The format that a header belongs to, NULL
  * for none; what speaks against a qcow2 header, NULL for nothing; the answer of qemu-img info. */
 const char *image_header_format(const unsigned char *header, size_t length);
@@ -82,8 +79,6 @@ int image_check_info(const char *text, const char *volume, const char *path, str
                      struct error **ret_error);
 /* The examination will run qemu-img: the file has a header that is read. Only a hint about the time it takes. */
 bool image_needs_qemu_img(const struct image_source *source);
-/* For a disk that the guest writes to. */
-int image_check_writable(const struct image *image, const char *volume, const char *path, struct error **ret_error);
 /* The same for an image that we made ourselves: block sizes, O_DIRECT. */
 int image_measure(const char *path, struct image *ret, struct error **ret_error);
 

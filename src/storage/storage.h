@@ -54,6 +54,7 @@ struct storage_volume {
     char *backing_path, *backing_format;
     uint64_t size; /* virtual size in bytes; 0: not known */
     bool is_block_device, read_only, direct_io, preallocated;
+    bool backing_direct_io, backing_is_block_device; /* the image below an overlay */
     bool absent; /* a hotpluggable claim that is not there yet: nothing is examined */
     unsigned logical_block, physical_block;
 };

@@ -98,6 +98,8 @@ static int plan_storage(struct hypothesis *h, const struct vmi *vmi, struct faul
             .is_block_device = from[i].is_block_device || (!here && is_lun(vmi, from[i].volume->name)),
             .read_only = from[i].read_only,
             .direct_io = from[i].direct_io || !here,
+            .backing_direct_io = from[i].backing_direct_io || !here,
+            .backing_is_block_device = from[i].backing_is_block_device,
             .preallocated = from[i].preallocated,
             .logical_block = from[i].logical_block || here ? from[i].logical_block : 512,
             .physical_block = from[i].physical_block || here ? from[i].physical_block : 512,

@@ -105,6 +105,27 @@ def test_every_kind_reads_back(tmp_path, guest):
     assert (tmp_path / "pvc").read_bytes().startswith(b"written\n")
 
 
+@pytest.fixture
+def block_device(tmp_path):
+    """A loop device, as a claim of volumeMode Block is one, and the SHA-256 of its content."""
+    content = image(tmp_path / "block", 4 * MIB, "block")
+    done = subprocess.run(["losetup", "--find", "--show", tmp_path / "block"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("no loop devices here: " + done.stderr.strip())
+    yield done.stdout.strip(), content
+    subprocess.run(["losetup", "--detach", done.stdout.strip()], check=True)
+
+
+def test_overlay_over_a_block_device(tmp_path, guest, block_device):
+    device, content = block_device
+    done = run(tmp_path, guest, ["eph"], ["ephemeral: {persistentVolumeClaim: {claimName: d}}"],
+               "sha256sum < $(dev eph) | cut -d' ' -f1; dd if=/dev/zero of=$(dev eph) bs=512 count=1 conv=notrunc 2>/dev/null; sync",
+               "--disk", f"eph={device}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [content]
+    assert hashlib.sha256((tmp_path / "block").read_bytes()).hexdigest() == content
+
+
 def test_images_made_of_files(tmp_path, guest):
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "app.conf").write_text("key = value\n")

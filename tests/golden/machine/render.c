@@ -124,11 +124,15 @@ static void make_volumes(struct scene *s, const struct vmi *vmi)
                                      .is_block_device = hint_bool(hint, "block", false),
                                      .read_only = hint_bool(hint, "readOnly", false),
                                      .direct_io = hint_bool(hint, "directIO", true),
+                                     .backing_direct_io = hint_bool(hint, "backingDirectIO", true),
                                      .preallocated = hint_bool(hint, "preallocated", false),
                                      .logical_block = hint_number(hint, "logicalBlock", 512),
                                      .physical_block = hint_number(hint, "physicalBlock", 4096)};
         volume_paths(s, volume, v);
         v->format = hint_string(hint, "format", v->format);
+        v->backing_is_block_device = hint_bool(hint, "backingBlock", false);
+        if (v->backing_is_block_device)
+            v->backing_path = arena_printf(s->arena, "/dev/%s", volume->name);
         if (hint_string(hint, "path", NULL))
             v->path = arena_printf(s->arena, "%s%s", s->root, hint_string(hint, "path", ""));
         if (v->is_block_device)

@@ -112,8 +112,9 @@ def make_image(path, image, root):
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     if image.get("backing"):
         make_image(image["backing"], {"format": image["backing_format"]}, root)
-        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", image["backing"], "-F", image["backing_format"],
-                        path], check=True)
+        # -u: the one below may be a block device, which is not there by this name
+        subprocess.run(["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", image["backing"], "-F",
+                        image["backing_format"], path, "16M"], check=True)
     elif image["format"] == "qcow2":
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "16M"], check=True)
     else:
