@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "netsetup/plan.h"
 
+#include <linux/if_ether.h>
 #include <linux/rtnetlink.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -807,7 +808,7 @@ static void plan_interface(struct planner *p, const struct vmi_interface *interf
     n->vhost = p->observed->vhost_net && interface->model == VMI_NIC_VIRTIO && binding_has_links(n->binding);
     fill_macs(p, n, interface);
     link = net_observed_link(p->observed, n->names.pod);
-    n->mtu = link ? link->mtu : 0;
+    n->mtu = link ? MIN(link->mtu, (unsigned)ETH_MAX_MTU) : 0; /* more is of no link that carries Ethernet */
     collect_pod_ips(p, n->names.pod, n);
     if (interface->state == VMI_LINK_ABSENT) {
         add_note(p, n, "absent: the guest has no such NIC");

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "netsetup/state.h"
 
+#include <linux/if_ether.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -361,12 +362,13 @@ json_t *net_cache_to_json(const struct net_interface *n, const struct vmi *vmi)
 }
 
 /* A copy of a member's text that is an address (or what `fit` takes), or NULL. */
-static const char *address_member(struct arena *arena, const json_t *json, const char *key)
+/* family: AF_INET or AF_INET6; an address of the other one is none */
+static const char *address_member(struct arena *arena, const json_t *json, const char *key, int family)
 {
     const char *text = json_string_value(json_object_get(json, key));
     struct ip ip;
 
-    return text && ip_parse(text, &ip) >= 0 ? arena_strdup(arena, text) : NULL;
+    return text && ip_parse(text, &ip) >= 0 && ip.family == family ? arena_strdup(arena, text) : NULL;
 }
 
 static const char *mac_member(struct arena *arena, const json_t *json, const char *key)
@@ -388,10 +390,12 @@ static int load_routes(struct arena *arena, const json_t *array, struct net_inte
 {
     for (size_t i = 0; i < json_array_size(array); i++) {
         const json_t *item = json_array_get(array, i);
-        const char *to = address_member(arena, item, "Dst"), *via = address_member(arena, item, "Gw");
+        int family = v6 ? AF_INET6 : AF_INET;
+        const char *to = address_member(arena, item, "Dst", family), *via = address_member(arena, item, "Gw", family);
+        const char *gateway = json_string_value(json_object_get(item, "Gw"));
         struct net_guest_route *r;
 
-        if (!to)
+        if (!to || (gateway && *gateway && !via)) /* by a gateway that it cannot have: not on-link instead */
             continue;
         r = v6 ? NET_LIST_ADD(arena, &n->routes6) : NET_LIST_ADD(arena, &n->routes);
         if (!r)
@@ -441,15 +445,15 @@ static int decode_cache(struct arena *arena, const json_t *json, struct net_inte
     int r;
 
     n.has_tap = n.binding != VMI_BINDING_PASST;
-    n.ip = address_member(arena, json, "IP");
-    n.ipv6 = address_member(arena, json, "IPv6");
+    n.ip = address_member(arena, json, "IP", AF_INET);
+    n.ipv6 = address_member(arena, json, "IPv6", AF_INET6);
     n.mac = mac_member(arena, json, "MAC");
-    n.server = address_member(arena, json, "AdvertisingIPAddr");
-    n.server6 = address_member(arena, json, "AdvertisingIPv6Addr");
-    n.gateway = address_member(arena, json, "Gateway");
-    n.mtu = number_member(json, "Mtu", 65535);
+    n.server = address_member(arena, json, "AdvertisingIPAddr", AF_INET);
+    n.server6 = address_member(arena, json, "AdvertisingIPv6Addr", AF_INET6);
+    n.gateway = address_member(arena, json, "Gateway", AF_INET);
+    n.mtu = number_member(json, "Mtu", ETH_MAX_MTU);
     n.dhcp = !json_is_true(json_object_get(json, "IPAMDisabled")) && n.ip && n.server;
-    n.router6 = address_member(arena, ours, "router6");
+    n.router6 = address_member(arena, ours, "router6", AF_INET6);
     n.router6_mac = mac_member(arena, ours, "router6MAC");
     n.queues = MAX(1U, number_member(ours, "queues", 256));
     n.vhost = json_is_true(json_object_get(ours, "vhost"));
