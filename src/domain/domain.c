@@ -155,28 +155,36 @@ void domain_state_changed(struct domain *d)
         domain_save_state(d);
 }
 
-char *domain_read_qemu_log(const struct domain *d)
+char *domain_read_log_end(const char *path)
 {
-    _cleanup_free_ char *path = NULL, *text = NULL;
-    _cleanup_close_ int fd = -EBADF;
+    _cleanup_free_ char *text = NULL;
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     struct stat st;
     ssize_t n;
 
-    if (asprintf(&path, "%s/qemu.log", d->dir) < 0)
-        return NULL;
-    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 || fstat(fd, &st) < 0 || st.st_size == 0)
         return NULL;
     text = malloc(LIMIT_QEMU_STDERR_BYTES + 1);
     if (!text)
         return NULL;
     n = pread(fd, text, LIMIT_QEMU_STDERR_BYTES, MAX(st.st_size - (off_t)LIMIT_QEMU_STDERR_BYTES, (off_t)0));
-    if (n <= 0)
-        return NULL;
     while (n > 0 && text[n - 1] == '\n')
         n--;
+    if (n <= 0)
+        return NULL;
     text[n] = '\0';
-    return n > 0 ? TAKE_PTR(text) : NULL;
+    return TAKE_PTR(text);
+}
+
+char *domain_read_qemu_log(const struct domain *d)
+{
+    _cleanup_free_ char *path = NULL;
+
+    if (asprintf(&path, "%s/qemu.log", d->dir) < 0) {
+        path = NULL;
+        return NULL;
+    }
+    return domain_read_log_end(path);
 }
 
 void domain_fail(struct domain *d, struct error *error)

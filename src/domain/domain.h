@@ -108,6 +108,8 @@ struct guest_info *domain_get_guest_info(struct domain *domain);
 const char *domain_get_outcome(const struct domain *domain);
 /* The end of what QEMU wrote to stderr, to be freed; NULL if nothing. */
 char *domain_read_qemu_log(const struct domain *domain);
+/* The same of any log. */
+char *domain_read_log_end(const char *path);
 /* KubeVirt's api.Domain as JSON: a new reference. */
 json_t *domain_to_json(const struct domain *domain);
 /* What KubeVirt has no field for: acceleration and why, pid, sockets, timeline, agent, stop in progress. */

@@ -279,11 +279,26 @@ static int wait_for_socket(const struct machine_helper *helper, int pidfd, struc
         if (poll(fds, ELEMENTSOF(fds), (int)((deadline - now) / 1000 + 1)) < 0 && errno != EINTR)
             return error_errno(ret_error, errno, "poll");
         if (fds[1].revents)
-            return error_set(ret_error, ERROR_HOST, ECHILD, "%s ended at once; its messages are in the log",
-                             helper->name);
+            return error_set(ret_error, ERROR_HOST, ECHILD, "%s ended at once", helper->name);
         (void)!read(watch, drained, sizeof(drained));
     }
     return 0;
+}
+
+/* passt(1) writes into a file of its own; the others to standard error, as QEMU does. */
+static int add_last_words(const struct domain *d, const struct machine_helper *helper, int r, struct error **ret_error)
+{
+    _cleanup_free_ char *path = NULL, *text = NULL;
+
+    for (char *const *a = helper->argv; a[0] && a[1] && !path; a++)
+        if (streq(a[0], "--log-file"))
+            path = strdup(a[1]);
+    if (!path && asprintf(&path, "%s/qemu.log", d->dir) < 0)
+        path = NULL;
+    text = path ? domain_read_log_end(path) : NULL;
+    if (ret_error && *ret_error && text)
+        error_set_remedy(*ret_error, "the end of %s: %s", path, text);
+    return r;
 }
 
 static int on_helper_exit(sd_event_source *source, const siginfo_t *info, void *userdata)
@@ -335,7 +350,7 @@ static int start_helpers(struct domain *d, int log_fd, struct error **ret_error)
         d->n_helpers++;
         r = wait_for_socket(&helpers[i], h->pidfd, ret_error);
         if (r < 0)
-            return r;
+            return add_last_words(d, &helpers[i], r, ret_error);
         r = sd_event_add_child_pidfd(d->event, &h->source, h->pidfd, WEXITED, on_helper_exit, d);
         if (r < 0)
             return error_errno(ret_error, r, "cannot watch %s", helpers[i].name);

@@ -105,3 +105,15 @@ def test_run_by_passt(lab):
     assert "inet 10.244.1.5/24" in rest, rest
     assert "10.244.1.5 peer" in rest, rest
     assert not list((lab.directory / "vms").rglob("passt-*"))
+
+
+def test_passt_says_why(lab):
+    """A port of the manifest that is taken on the host: passt's own words, from the log that is named."""
+    manifest = lab.manifest([{"name": "default", "masquerade": {}, "ports": [{"port": 8080}]}])
+    Listener(lab, lab.pod, 8080, "pod")
+    process = lab.pod.popen(VMLET, "run", manifest, "--state-dir", lab.directory / "vms", "--accel", "tcg", "--net", "passt",
+                            *image(), "--until", "running", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    lab.processes.append(process)
+    said = process.stdout.read()
+    assert process.wait(PATIENCE) == 3, said
+    assert "passt ended at once" in said and "passt-default.log: " in said and "127.0.0.1/8080" in said, said
