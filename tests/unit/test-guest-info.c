@@ -134,6 +134,17 @@ static size_t run(struct fixture *f, size_t count, uint64_t usec)
     return f->n_asked;
 }
 
+/* Until so many answers were new. How many questions that takes is chance: a machine that stalls moves the state of a
+ * freeze out of step with the others. */
+static void run_to_change(struct fixture *f, unsigned changes)
+{
+    uint64_t deadline = now_usec() + PATIENCE, now;
+
+    while (f->changes < changes && (now = now_usec()) < deadline)
+        assert_true(sd_event_run(f->event, deadline - now) >= 0);
+    assert_int_equal(f->changes, changes);
+}
+
 static bool is_round(struct fixture *f, size_t from)
 {
     for (size_t i = from; i < from + COMMANDS; i++)
@@ -146,6 +157,7 @@ static bool is_round(struct fixture *f, size_t from)
 static void test_intervals(void **state)
 {
     struct fixture *f = *state;
+    uint64_t frozen;
 
     guest_info_start(f->info, f->agent);
     assert_int_equal(run(f, COMMANDS, PATIENCE), COMMANDS);
@@ -160,13 +172,14 @@ static void test_intervals(void **state)
     assert_int_equal(f->changes, COMMANDS); /* the same answers */
 
     f->status = "frozen";
+    frozen = now_usec();
     guest_info_set(f->info, "guest-fsfreeze-status", json_string("frozen"));
     assert_int_equal(f->changes, COMMANDS + 1);
-    assert_int_equal(run(f, 2 * COMMANDS + 1, PATIENCE), 2 * COMMANDS + 1);
-    assert_string_equal(f->asked[2 * COMMANDS], "guest-fsfreeze-status"); /* and nothing else */
-    f->status = "thawed";                                                 /* by itself */
-    run(f, 2 * COMMANDS + 2, PATIENCE);
-    assert_int_equal(f->changes, COMMANDS + 2);
+    run(f, 2 * COMMANDS + 1, PATIENCE);
+    if (f->at[2 * COMMANDS] - frozen < 8 * USEC_PER_SEC)                      /* no stall: before all others are due */
+        assert_string_equal(f->asked[2 * COMMANDS], "guest-fsfreeze-status"); /* and nothing else */
+    f->status = "thawed";                                                     /* by itself */
+    run_to_change(f, COMMANDS + 2);
 }
 
 /* KubeVirt's flags; nothing is asked more often than each 5 s, whatever they say. */
