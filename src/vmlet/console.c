@@ -153,29 +153,6 @@ static int copy(struct copier *c, struct error **ret_error)
 
 /* ---- the verb -------------------------------------------------------------------------------------------------- */
 
-static int find_console(struct rpc_client *client, const struct vm_options *options, char **ret_path,
-                        struct error **ret_error)
-{
-    json_t *result = NULL;
-    const char *path;
-    int r;
-
-    r = vm_call(client, options, "GetDomain", NULL, &result, ret_error);
-    if (r < 0)
-        return r;
-    path = json_string_value(json_object_get(json_object_get(json_object_get(result, "vmlet"), "sockets"), "console"));
-    if (path)
-        *ret_path = strdup(path);
-    json_decref(result);
-    if (!path) {
-        error_set(ret_error, ERROR_NOT_FOUND, ENOENT, "this VM has no serial console");
-        if (ret_error)
-            error_set_remedy(*ret_error, "its manifest has autoattachSerialConsole: false, or it is not started");
-        return -ENOENT;
-    }
-    return *ret_path ? 0 : error_oom(ret_error);
-}
-
 int verb_console(int argc, char **argv)
 {
     const struct verb *verb = verb_find(argv[0]);
@@ -188,7 +165,7 @@ int verb_console(int argc, char **argv)
 
     if (r >= 0)
         return r;
-    r = find_console(client, &options, &path, &error);
+    r = vm_find_console(client, options.timeout_usec, &path, &error);
     rpc_client_free(TAKE_PTR(client)); /* a viewer that sits for days holds no place of the command server's */
     if (r == 0)
         r = unix_connect(path, &copier.fd, &error);

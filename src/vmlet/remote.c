@@ -78,6 +78,28 @@ int vm_call(struct rpc_client *client, const struct vm_options *options, const c
     return rpc_client_call(client, method, params, options->timeout_usec, ret_result, ret_error);
 }
 
+int vm_find_console(struct rpc_client *client, uint64_t timeout_usec, char **ret_path, struct error **ret_error)
+{
+    json_t *result = NULL;
+    const char *path;
+    int r;
+
+    r = rpc_client_call(client, "GetDomain", NULL, timeout_usec, &result, ret_error);
+    if (r < 0)
+        return r;
+    path = json_string_value(json_object_get(json_object_get(json_object_get(result, "vmlet"), "sockets"), "console"));
+    if (path)
+        *ret_path = strdup(path);
+    json_decref(result);
+    if (!path) {
+        error_set(ret_error, ERROR_NOT_FOUND, ENOENT, "this VM has no serial console");
+        if (ret_error)
+            error_set_remedy(*ret_error, "its manifest has autoattachSerialConsole: false, or it is not started");
+        return -ENOENT;
+    }
+    return *ret_path ? 0 : error_oom(ret_error);
+}
+
 /* ---- one call: pause, unpause, kill, reset, softreboot, unfreeze, and those that print data ---------------------- */
 
 const struct option_spec vm_options[] = {VM_OPTIONS_WHERE, VM_OPTIONS_TIMEOUT, VM_OPTIONS_JSON, {0}};

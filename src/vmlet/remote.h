@@ -48,3 +48,5 @@ int vm_open(const struct verb *verb, int argc, char **argv, struct vm_options *o
 /* One call with the deadline of --timeout. params consumed. */
 int vm_call(struct rpc_client *client, const struct vm_options *options, const char *method, json_t *params,
             json_t **ret_result, struct error **ret_error);
+/* The socket of the VM's serial console, to be freed; ERROR_NOT_FOUND if it has none. */
+int vm_find_console(struct rpc_client *client, uint64_t timeout_usec, char **ret_path, struct error **ret_error);

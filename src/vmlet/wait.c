@@ -69,11 +69,6 @@ static int ended(const struct waiting *w, struct error **ret_error)
                      w->reason ? ": " : "", w->reason ? w->reason : "");
 }
 
-static int get_domain(const struct waiting *w, json_t **ret, struct error **ret_error)
-{
-    return rpc_client_call(w->client, "GetDomain", NULL, time_left(w), ret, ret_error);
-}
-
 static bool is_there(const struct waiting *w, const json_t *answer)
 {
     const json_t *status = json_object_get(json_object_get(json_object_get(answer, "domain"), "Status"), "Status");
@@ -108,7 +103,7 @@ static int wait_for_event(struct waiting *w, struct error **ret_error)
     /* subscribed before the look, so that nothing falls between the two */
     r = rpc_client_call(w->client, "Subscribe", NULL, time_left(w), NULL, ret_error);
     if (r >= 0)
-        r = get_domain(w, &answer, ret_error);
+        r = rpc_client_call(w->client, "GetDomain", NULL, time_left(w), &answer, ret_error);
     reached = r >= 0 && is_there(w, answer);
     json_decref(answer);
     while (r >= 0 && !reached) {
@@ -122,29 +117,17 @@ static int wait_for_event(struct waiting *w, struct error **ret_error)
     return r;
 }
 
-static int open_console(const struct waiting *w, int *ret_fd, struct error **ret_error)
-{
-    json_t *answer = NULL;
-    const char *path;
-    int r = get_domain(w, &answer, ret_error);
-
-    if (r < 0)
-        return r;
-    path = json_string_value(json_object_get(json_object_get(json_object_get(answer, "vmlet"), "sockets"), "console"));
-    r = path ? unix_connect(path, ret_fd, ret_error)
-             : error_set(ret_error, ERROR_NOT_FOUND, ENOENT, "this VM has no serial console");
-    json_decref(answer);
-    return r;
-}
-
 static int wait_for_console(struct waiting *w, struct error **ret_error)
 {
     struct console_match match = {0};
     _cleanup_close_ int fd = -EBADF;
+    _cleanup_free_ char *path = NULL;
     char buffer[BUFFER_BYTES];
     bool reached = false;
-    int r = open_console(w, &fd, ret_error);
+    int r = vm_find_console(w->client, time_left(w), &path, ret_error);
 
+    if (r >= 0)
+        r = unix_connect(path, &fd, ret_error);
     if (r >= 0)
         r = console_match_init(&match, w->regex, ret_error);
     while (r >= 0 && !reached) {
