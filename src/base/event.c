@@ -2,7 +2,6 @@
 #include "base/event.h"
 
 #include <signal.h>
-#include <time.h>
 
 static int block_signal(int number)
 {
@@ -26,14 +25,6 @@ int event_add_signal(sd_event *event, int number, sd_event_signal_handler_t hand
     int r = block_signal(number);
 
     return r < 0 ? r : sd_event_add_signal(event, ret, number, handler, userdata);
-}
-
-uint64_t now_usec(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000U + (uint64_t)now.tv_nsec / 1000U;
 }
 
 int event_arm_timer(sd_event *event, sd_event_source **source, uint64_t delay_usec, sd_event_time_handler_t handler,

@@ -4,6 +4,7 @@
 
 #include <systemd/sd-event.h>
 
+#include "base/clock.h"
 #include "base/util.h"
 
 #define _cleanup_event_        _cleanup_(sd_event_unrefp)
@@ -12,9 +13,6 @@
 /* The loop of this thread, made at the first call. SIGCHLD is blocked, which sd_event_add_child_pidfd() of libsystemd
  * 252 demands even though a pidfd needs no signal (-EBUSY otherwise). */
 int event_new(sd_event **ret);
-
-/* Now, on the clock that the timers use (CLOCK_MONOTONIC); microseconds. */
-uint64_t now_usec(void);
 
 /* Blocks the signal for the process and has it handled on the loop. ret: the source, or NULL: it stays with the loop.
  */

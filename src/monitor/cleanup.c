@@ -9,9 +9,9 @@
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -104,18 +104,10 @@ void console_save(const char *vm_dir, int fd)
 #define ISTIO_READY_PORT 15021
 #define ISTIO_AGENT_PORT 15020
 
-static uint64_t now(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * USEC_PER_SEC + (uint64_t)ts.tv_nsec / 1000;
-}
-
 static bool wait_for(int fd, short events, uint64_t deadline)
 {
     struct pollfd p = {.fd = fd, .events = events};
-    uint64_t t = now();
+    uint64_t t = now_usec();
 
     return t < deadline && poll(&p, 1, (int)((deadline - t) / USEC_PER_MSEC) + 1) > 0;
 }
@@ -126,7 +118,7 @@ static int http_request(uint16_t port, const char *method, const char *path, uin
     struct sockaddr_in address = {
         .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     _cleanup_close_ int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    uint64_t deadline = now() + timeout_usec;
+    uint64_t deadline = now_usec() + timeout_usec;
     char request[128], answer[64] = "";
     size_t have = 0;
     int code, n;

