@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "domain/prepare.h"
 
+#include <limits.h>
+#include <net/if.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -14,9 +16,42 @@
 /* compat: where the sockets of a pod's virtiofs containers are. */
 #define VIRTIOFS_CONTAINERS "/var/run/kubevirt/virtiofs-containers"
 
-int vm_net_parse(const char *text, enum vm_net *ret_net, const char **ret_tap, struct error **ret_error)
+/* The name before the next comma; what follows it, or NULL. */
+static const char *next_tap(const char *list, int *ret_length)
 {
-    const char *tap = startswith(text, "tap:");
+    size_t length = strcspn(list, ",");
+
+    *ret_length = (int)MIN(length, (size_t)INT_MAX);
+    return list[length] ? list + length + 1 : NULL;
+}
+
+/* Names as the kernel takes them: 1 to 15 bytes (IFNAMSIZ of linux/if.h), none left out. */
+static int check_taps(const char *taps, size_t n_interfaces, struct error **ret_error)
+{
+    size_t n = 0;
+    int length;
+
+    for (const char *p = taps; p; n++) {
+        const char *name = p;
+
+        p = next_tap(p, &length);
+        if (length == 0 || length >= IFNAMSIZ)
+            return error_set(
+                ret_error, ERROR_BAD_ARGUMENT, EINVAL,
+                "--net tap:%s: \"%.*s\" is not the name of a link (1 to %d characters, with commas between)", taps,
+                length, name, IFNAMSIZ - 1);
+    }
+    if (n > n_interfaces)
+        return error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL,
+                         "--net tap:%s: more taps than the manifest has interfaces (%zu)", taps, n_interfaces);
+    return 0;
+}
+
+int vm_net_parse(const char *text, size_t n_interfaces, enum vm_net *ret_net, const char **ret_taps,
+                 struct error **ret_error)
+{
+    const char *taps = startswith(text, "tap:");
+    int r;
 
     if (streq(text, "none")) {
         *ret_net = VM_NET_NONE;
@@ -24,11 +59,14 @@ int vm_net_parse(const char *text, enum vm_net *ret_net, const char **ret_tap, s
         *ret_net = VM_NET_USER;
     } else if (streq(text, "passt")) {
         *ret_net = VM_NET_PASST;
-    } else if (tap && *tap) {
+    } else if (taps) {
+        r = check_taps(taps, n_interfaces, ret_error);
+        if (r < 0)
+            return r;
         *ret_net = VM_NET_TAP;
-        *ret_tap = tap;
+        *ret_taps = taps;
     } else {
-        return error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL, "--net %s: not known (none, user, passt or tap:NAME)",
+        return error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL, "--net %s: not known (none, user, passt or tap:NAME,…)",
                          text);
     }
     return 0;
@@ -109,6 +147,7 @@ static struct machine_nic *list_nics(const struct prepare_options *o, struct are
 {
     const struct vmi_devices *devices = &o->vmi->spec.domain.devices;
     struct machine_nic *nics = arena_new_array(arena, struct machine_nic, devices->interfaces.count + 1);
+    const char *taps = o->taps;
     unsigned vcpus = vmi_vcpus(o->vmi);
 
     if (!nics)
@@ -121,12 +160,19 @@ static struct machine_nic *list_nics(const struct prepare_options *o, struct are
             .mac = nic->mac_address ? nic->mac_address : derive_mac(arena, o->vmi, nic->name),
             .queues = 1,
         };
-        /* `--net` speaks of the pod network, which the first interface has; the others stay unplugged */
+        /* `--net` speaks of the pod network, which the first interface has; the others stay unplugged, but for more
+         * taps */
         if (o->net == VM_NET_USER && i == 0)
             nics[i].kind = MACHINE_NET_USER;
-        if (o->net == VM_NET_TAP && i == 0) {
+        if (o->net == VM_NET_TAP && taps) {
+            const char *name = taps;
+            int length;
+
+            taps = next_tap(taps, &length);
             nics[i].kind = MACHINE_NET_TAP;
-            nics[i].tap = o->tap;
+            nics[i].tap = arena_printf(arena, "%.*s", length, name);
+            if (!nics[i].tap)
+                return NULL;
             if (devices->network_interface_multiqueue == OPT_TRUE)
                 nics[i].queues = MIN(vcpus, 256U);
         }

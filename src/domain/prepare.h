@@ -18,7 +18,7 @@ enum vm_net {
     VM_NET_NONE,
     VM_NET_USER,  /* QEMU's own NAT; nothing of the host is touched */
     VM_NET_PASST, /* passt(1), by the host's own addresses, for the first interface */
-    VM_NET_TAP,   /* the first interface is on `tap` */
+    VM_NET_TAP,   /* the first interfaces are on `taps` */
     VM_NET_POD,   /* the tap devices that netsetup made: tap0… by KubeVirt's names */
 };
 
@@ -31,7 +31,7 @@ struct prepare_options {
     enum accel_wish accel;
     struct storage_options storage;
     enum vm_net net;
-    const char *tap;                        /* for VM_NET_TAP */
+    const char *taps;                       /* for VM_NET_TAP: names with commas between */
     const struct pod_network *network;      /* for VM_NET_POD */
     const char *kernel, *initrd, *append;   /* instead of what the manifest says */
     const char *firmware_dir;               /* --ovmf-path, or NULL */
@@ -56,7 +56,8 @@ int vm_prepare(const struct prepare_options *options, struct prepared *ret, stru
 /* Frees; the images stay (see storage_remove()). */
 void prepared_done(struct prepared *prepared);
 
-/* "none", "user", "passt", "tap:NAME". */
-int vm_net_parse(const char *text, enum vm_net *ret_net, const char **ret_tap, struct error **ret_error);
+/* "none", "user", "passt", "tap:NAME[,NAME]…": a link for each of the first interfaces, of which there are so many. */
+int vm_net_parse(const char *text, size_t n_interfaces, enum vm_net *ret_net, const char **ret_taps,
+                 struct error **ret_error);
 /* The architecture that the manifest asks for; -EINVAL with a fault for one that has no machine here. */
 int vm_arch(const struct vmi *vmi, enum machine_arch *ret, struct faults *faults);

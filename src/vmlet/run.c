@@ -123,7 +123,8 @@ static int prepare(struct run *run, struct prepared *ret, struct faults *faults,
     o.storage.paths.empty_disk_dir = empty;
     if (run->accel)
         accel_wish_from_string(run->accel, &o.accel); /* one of the choices */
-    r = vm_net_parse(run->net ? run->net : "user", &o.net, &o.tap, ret_error);
+    r = vm_net_parse(run->net ? run->net : "user", run->vmi->spec.domain.devices.interfaces.count, &o.net, &o.taps,
+                     ret_error);
     if (r < 0)
         return r;
     return vm_prepare(&o, ret, faults, ret_error);
@@ -296,8 +297,8 @@ static const char *const accel_choices[] = {"auto", "kvm", "tcg", NULL};
         {.name = "net",                                                                                                \
          .kind = OPTION_TEXT,                                                                                          \
          .offset = offsetof(struct run, net),                                                                          \
-         .argument = "none|user|passt|tap:NAME",                                                                       \
-         .what = "what the first interface is plugged into (default user)"},                                           \
+         .argument = "none|user|passt|tap:NAME[,NAME]",                                                                \
+         .what = "what the first interface is plugged into (default user); with taps, the next ones too"},             \
         {.name = "kernel",                                                                                             \
          .kind = OPTION_TEXT,                                                                                          \
          .offset = offsetof(struct run, kernel),                                                                       \

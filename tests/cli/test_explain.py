@@ -151,6 +151,17 @@ def test_a_machine_that_this_host_lacks_is_explained(vmlet, small, format):
     assert "pc-q35-rhel9.2.0" in refused.stderr
 
 
+@pytest.mark.parametrize("net, why", [
+    ("bridge", "not known (none, user, passt or tap:NAME,…)"),
+    ("tap:", 'tap:: "" is not the name of a link'),
+    ("tap:one,,two", '"" is not the name of a link (1 to 15 characters'),
+    ("tap:a-name-of-16-byt", '"a-name-of-16-byt" is not'),
+    ("tap:one,two", "more taps than the manifest has interfaces (1)")])
+def test_net(vmlet, small, net, why):
+    refused = vmlet("run", small, "--accel", "tcg", "--net", net, "--until", "running")
+    assert refused.returncode == 2 and why in refused.stderr, refused.stderr
+
+
 def test_standard_input(vmlet, small):
     with small.open() as file:
         result = vmlet("explain", "-", "--accel", "tcg", stdin=file)

@@ -117,3 +117,16 @@ def test_passt_says_why(lab):
     said = process.stdout.read()
     assert process.wait(PATIENCE) == 3, said
     assert "passt ended at once" in said and "passt-default.log: " in said and "127.0.0.1/8080" in said, said
+
+
+def test_tap_for_each_interface(lab):
+    """--net tap:one,two: the first interface is on the first, the second on the second; the links know nothing else of it."""
+    lab.pod.sh("for t in one two; do ip tuntap add $t mode tap vnet_hdr; ip link set $t up; done; "
+               "ip addr add 10.1.0.1/24 dev one; ip addr add 10.2.0.1/24 dev two")
+    manifest = lab.manifest([{"name": "default", "bridge": {}}, {"name": "blue", "bridge": {}}],
+                            [{"name": "default", "pod": {}}, {"name": "blue", "multus": {"networkName": "blue"}}])
+    command = "killall udhcpc; ip -4 addr flush dev eth0; ip addr add 10.1.0.2/24 dev eth0; ip link set eth1 up; " \
+              "ip addr add 10.2.0.2/24 dev eth1; ping -c 1 -W 5 10.1.0.1; ping -c 1 -W 5 10.2.0.1; true"
+    done = lab.pod.exec(VMLET, "run", manifest, "--state-dir", lab.directory / "vms", "--accel", "tcg", "--net", "tap:one,two", *image(),
+                        "--grace", "1s", "--exec", command, check=False, timeout=200)
+    assert done.returncode == 0 and done.stdout.count("1 packets received") == 2, done.stdout + done.stderr
