@@ -121,7 +121,7 @@ def test_passt_says_why(lab):
 
 def test_tap_for_each_interface(lab):
     """--net tap:one,two: the first interface is on the first, the second on the second; the links know nothing else of it."""
-    lab.pod.sh("for t in one two; do ip tuntap add $t mode tap vnet_hdr; ip link set $t up; done; "
+    lab.pod.sh("for t in one two; do ip tuntap add dev $t mode tap vnet_hdr; ip link set $t up; done; "
                "ip addr add 10.1.0.1/24 dev one; ip addr add 10.2.0.1/24 dev two")
     manifest = lab.manifest([{"name": "default", "bridge": {}}, {"name": "blue", "bridge": {}}],
                             [{"name": "default", "pod": {}}, {"name": "blue", "multus": {"networkName": "blue"}}])
