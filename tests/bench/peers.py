@@ -20,7 +20,7 @@ from vmlet_lab import UID, Client, children_of, is_alive, vmi  # noqa: E402, F40
 
 LAUNCHER = TOP / "build/src/launcher/virt-launcher"
 MONITOR = TOP / "build/src/monitor/virt-launcher-monitor"
-SESSION_USER = 65534
+SESSION_USER = 65534  # libvirt wants one that has an entry in passwd(5)
 PATIENCE = 60
 
 
@@ -217,7 +217,7 @@ DOMAIN = """\
   <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>
   <devices>
     <emulator>{qemu}</emulator>
-    {disks}
+    {devices}
     <controller type='usb' index='0' model='none'/>
     <controller type='scsi' index='0' model='virtio-non-transitional'/>
     <controller type='virtio-serial' index='0' model='virtio-non-transitional'/>
@@ -232,10 +232,10 @@ DOMAIN = """\
 
 
 class Libvirt:
-    """virtlogd and libvirtd in session mode, each in directories below `work`."""
+    """virtlogd and libvirtd in session mode, each in directories below `work`. enter: what the daemons are started by."""
 
-    def __init__(self, work):
-        self.work = Path(work)
+    def __init__(self, work, enter=()):
+        self.work, self.enter = Path(work), enter
         self.work.mkdir(parents=True, exist_ok=True)
         self.work.chmod(0o755)
         self.daemons, self.connection = [], None
@@ -252,19 +252,23 @@ class Libvirt:
             "XDG_CACHE_HOME": str(self.work / "cache"), "XDG_DATA_HOME": str(self.work / "data"),
         }
 
-    def domain(self, memory_mib=256, volumes=0, name="tiny", uuid=UID):
-        disks = []
+    def domain(self, memory_mib=256, volumes=0, name="tiny", uuid=UID, tap=None):
+        """tap: a link that is there already, for a NIC as KubeVirt describes it to libvirt."""
+        devices = []
         for i in range(volumes):
             path = self.work / "disks" / f"{name}-v{i}.img"
             with open(path, "wb") as file:
                 file.truncate(16 << 20)
             os.chown(path, SESSION_USER, SESSION_USER)
-            disks.append(
+            devices.append(
                 f"<disk type='file' device='disk'><driver name='qemu' type='raw' cache='none' io='threads' discard='unmap' "
                 f"error_policy='stop'/><source file='{path}'/><target dev='vd{chr(97 + i)}' bus='virtio'/></disk>")
+        if tap:
+            devices.append(f"<interface type='ethernet'><target dev='{tap}' managed='no'/><model type='virtio'/><mtu size='1450'/>"
+                           "<rom enabled='no'/></interface>")
         return DOMAIN.format(
             name=name, uuid=uuid, memory=memory_mib << 10, boot=self.work / "boot", run=self.work / "run",
-            qemu=shutil.which("qemu-system-x86_64"), disks="\n".join(disks))
+            qemu=shutil.which("qemu-system-x86_64"), devices="\n".join(devices))
 
     def start(self):
         """Runs the daemons until the first connection is open; milliseconds."""
@@ -275,8 +279,9 @@ class Libvirt:
         with open(self.work / "log", "ab") as log:
             for program in (["virtlogd"], ["libvirtd", "--timeout", "600"]):
                 self.daemons.append(subprocess.Popen(
-                    ["/usr/sbin/" + program[0], *program[1:]], env=self.environment, stdin=subprocess.DEVNULL, stdout=log,
-                    stderr=log, user=SESSION_USER, group=SESSION_USER, extra_groups=[]))
+                    [*self.enter, "setpriv", f"--reuid={SESSION_USER}", f"--regid={SESSION_USER}", "--clear-groups",
+                     "/usr/sbin/" + program[0], *program[1:]],
+                    env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
                 if program[0] == "virtlogd":  # or libvirtd would start one of its own, which stays behind
                     poll((self.work / "run/libvirt/virtlogd-sock").exists, "virtlogd")
         uri = f"qemu+unix:///session?socket={self.work}/run/libvirt/libvirt-sock"

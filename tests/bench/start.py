@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import shutil
+import stat
 import signal
 import statistics
 import subprocess
@@ -22,7 +23,7 @@ from bench_common import TOP, VMLET, child_running, clock_offset_usec, guest, in
 
 sys.path.insert(0, str(TOP / "tests/net"))
 from conftest import Lab  # noqa: E402
-from peers import Bare, Launcher, Libvirt, libvirt_missing, manifest, poll  # noqa: E402
+from peers import SESSION_USER, Bare, Launcher, Libvirt, libvirt_missing, manifest, poll  # noqa: E402
 
 COLD_LIMIT, WARM_LIMIT, RUN_LIMIT = 1.25, 1.1, 1.25
 ROUNDS = 9
@@ -113,13 +114,12 @@ def run_warm(work, spec, volumes):
     return took, found
 
 
-def cold_libvirt(work, volumes, keep_cache):
-    peer = Libvirt(work)
+def cold_libvirt(work, description, enter):
+    peer = Libvirt(work, enter)
     try:
-        if not keep_cache:
-            peer.forget_capabilities()
+        peer.forget_capabilities()
         up = peer.start()
-        domain, took = peer.create(peer.domain(volumes=volumes))
+        domain, took = peer.create(peer.domain(**description))
         domain.destroy()
         return up + took
     finally:
@@ -127,25 +127,26 @@ def cold_libvirt(work, volumes, keep_cache):
 
 
 class Peers:
-    """libvirt's turn in a round, where there is a libvirt."""
+    """libvirt's turn in a round, where there is a libvirt. description: of the domain, as Libvirt.domain() takes it."""
 
-    def __init__(self, work, volumes, notes):
-        self.work, self.volumes, missing = work, volumes, libvirt_missing()
-        self.server = None if missing else Libvirt(work / f"libvirt{volumes}")
+    def __init__(self, work, description, notes, enter=()):
+        work.mkdir(exist_ok=True)
+        self.work, self.description, self.enter, missing = work, description, enter, libvirt_missing()
+        self.server = None if missing else Libvirt(work / "libvirt", enter)
         if missing:
             notes.append(f"libvirt is not compared: missing {missing}")
         else:
             self.server.start()
-            self.server.create(self.server.domain(volumes=volumes))[0].destroy()
+            self.server.create(self.server.domain(**description))[0].destroy()
 
     def turn(self, found):
         if not self.server:
             return
-        domain, took = self.server.create(self.server.domain(volumes=self.volumes))
+        domain, took = self.server.create(self.server.domain(**self.description))
         domain.destroy()
         found["libvirt warm"].append(took)
         if len(found["libvirt cold"]) < 3:
-            found["libvirt cold"].append(cold_libvirt(self.work / f"cold{self.volumes}", self.volumes, False))
+            found["libvirt cold"].append(cold_libvirt(self.work / "cold", self.description, self.enter))
 
     def close(self):
         if self.server:
@@ -169,7 +170,7 @@ def measure_pod(folder, rounds, label, spec, volumes=0, peers=None):
 
 
 def measure_volumes(work, rounds, volumes, label, notes):
-    peers = Peers(work, volumes, notes)
+    peers = Peers(work / f"peers{volumes}", {"volumes": volumes}, notes)
     try:
         return measure_pod(work / f"pod{volumes}", rounds, label, manifest(volumes=volumes), volumes, peers)
     finally:
@@ -191,8 +192,19 @@ def inside(path):
         os.close(home)
 
 
-def measure_network(work, rounds, label):
-    """A NIC by masquerade in a pod that netsetup has prepared; the bare peer opens the same tap in its turn."""
+def tap_for_libvirt(lab):
+    """What libvirt's daemons are started by, to see a /dev/net/tun that their user may open."""
+    lab.pod.sh(f"ip tuntap add dev tap-libvirt mode tap user {SESSION_USER} vnet_hdr; "
+               "ip link set tap-libvirt mtu 1450 master k6t-eth0 up")
+    node = lab.directory / "tun-libvirt"
+    os.mknod(node, 0o600 | stat.S_IFCHR, os.makedev(10, 200))
+    os.chown(node, SESSION_USER, SESSION_USER)
+    return ["unshare", "-m", "sh", "-ec", f'mount --bind {node} /dev/net/tun; exec "$0" "$@"']
+
+
+def measure_network(work, rounds, label, notes):
+    """A NIC by masquerade in a pod that netsetup has prepared; the bare peer opens the same tap in its turn,
+    libvirt one beside it: netsetup's is the launcher's user's, and libvirtd runs as another."""
     folder = work / "net"
     folder.mkdir()
     lab = Lab(folder)
@@ -205,7 +217,11 @@ def measure_network(work, rounds, label):
         spec["spec"]["domain"]["devices"]["interfaces"] = [{"name": "default", "masquerade": {}}]
         spec["spec"]["networks"] = [{"name": "default", "pod": {}}]
         with inside(lab.pod.path):
-            return measure_pod(folder, rounds, label, spec)
+            peers = Peers(work / "peers-net", {"tap": "tap-libvirt"}, notes, tap_for_libvirt(lab))
+            try:
+                return measure_pod(folder, rounds, label, spec, peers=peers)
+            finally:
+                peers.close()
     finally:
         lab.close()
 
@@ -231,7 +247,7 @@ def measure(options):
             if volumes is None and os.geteuid() != 0:
                 notes.append(f"{label}: not measured without root")
                 continue
-            found = measure_network(work, rounds, label) if volumes is None else measure_volumes(work, rounds, volumes, label, notes)
+            found = measure_network(work, rounds, label, notes) if volumes is None else measure_volumes(work, rounds, volumes, label, notes)
             bare = [b["running"] for b in found["bare"]]
             cold = [m["running"] for m in found["cold"]]
             rows.append(row(f"{label}: bare QEMU", bare, "ms"))
