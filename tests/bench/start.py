@@ -136,8 +136,12 @@ class Peers:
         if missing:
             notes.append(f"libvirt is not compared: missing {missing}")
         else:
-            self.server.start()
-            self.server.create(self.server.domain(**description))[0].destroy()
+            try:
+                self.server.start()
+                self.server.create(self.server.domain(**description))[0].destroy()
+            except BaseException:
+                self.server.close()
+                raise
 
     def turn(self, found):
         if not self.server:
