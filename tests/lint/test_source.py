@@ -216,3 +216,12 @@ def test_every_library_of_the_build_is_in_the_package_list():
         if package not in listed:
             missing.append(f"{name} ({package or 'not installed here'})")
     assert not missing, f"not in the package list of ./dev: {missing}"
+
+
+def test_error_codes_are_explained():
+    """docs/support.md has each code of base/error.h once, with its exit code."""
+    header, page = ((TOP / name).read_text() for name in ("src/base/error.h", "docs/support.md"))
+    numbers = dict(re.findall(r"(EXIT_\w+) = (\d+),", header))
+    codes = {name: numbers[code] for name, code in re.findall(r'X\(\w+, "(\w+)", (EXIT_\w+)\)', header)}
+    told = re.findall(r"^\| `(\w+)` \| (\d+) \|", page, re.M)
+    assert len(told) == len(codes) > 20 and dict(told) == codes
