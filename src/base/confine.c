@@ -69,6 +69,11 @@ const char *const confine_basics[] = {
     NULL,
 };
 
+const char *const confine_mounts[] = {
+    "mount",   "umount", "umount2",    "pivot_root", "chroot",        "fsopen", "fsconfig",
+    "fsmount", "fspick", "move_mount", "open_tree",  "mount_setattr", NULL,
+};
+
 const char *const confine_never[] = {
     /* other processes' insides */
     "ptrace",

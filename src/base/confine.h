@@ -25,6 +25,9 @@ extern const char *const confine_basics[];
 /* What no program of ours calls, nor any that it starts. */
 extern const char *const confine_never[];
 
+/* Mounts and roots: what no program does that lives in a tree as the container runtime made it. */
+extern const char *const confine_mounts[];
+
 /*
  * From now on: only `confinement` and confine_basics. Other calls fail with ENOSYS, which libraries know from older
  * kernels and work around. Children inherit it. A kernel without seccomp is told in the log, and is no failure; in

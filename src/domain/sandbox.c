@@ -324,22 +324,11 @@ int sandbox_drop_capabilities(struct error **ret_error)
 
 /* Nothing here is a call that some QEMU makes in a way of running that it could go on from. */
 static const char *const deadly[] = {
-    /* beside confine_never. Another program or process */
+    /* beside confine_never and confine_mounts. Another program or process */
     "execveat",
     "fork",
     "vfork",
-    /* mounts, namespaces, roots */
-    "mount",
-    "umount2",
-    "pivot_root",
-    "chroot",
-    "fsopen",
-    "fsconfig",
-    "fsmount",
-    "fspick",
-    "move_mount",
-    "open_tree",
-    "mount_setattr",
+    /* other namespaces */
     "setns",
     "unshare",
     /* other users */
@@ -358,6 +347,8 @@ static int add_deadly(scmp_filter_ctx filter, const char *program, bool network)
     scmp_datum_t address = (scmp_datum_t)(uintptr_t)program;
     int r = confine_add_calls(filter, SCMP_ACT_KILL_PROCESS, confine_never);
 
+    if (r >= 0)
+        r = confine_add_calls(filter, SCMP_ACT_KILL_PROCESS, confine_mounts);
     if (r >= 0)
         r = confine_add_calls(filter, SCMP_ACT_KILL_PROCESS, deadly);
     /* The one exec that starts QEMU names its program at an address that is drawn at random and gone with that exec. */

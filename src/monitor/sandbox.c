@@ -91,20 +91,7 @@ int sandbox_no_new_privs(struct error **ret_error)
 /* ---- the filter: what is refused ------------------------------------------------------------------------------- */
 
 static const char *const refused[] = {
-    /* beside confine_never. Mounts and roots: the pod's tree is as the container runtime made it */
-    "mount",
-    "umount",
-    "umount2",
-    "pivot_root",
-    "chroot",
-    "fsopen",
-    "fsconfig",
-    "fsmount",
-    "fspick",
-    "move_mount",
-    "open_tree",
-    "mount_setattr",
-    /* other namespaces */
+    /* beside confine_never and confine_mounts. Other namespaces */
     "setns",
     "sethostname",
     NULL,
@@ -124,6 +111,8 @@ static int add_rules(scmp_filter_ctx filter)
 {
     int r = confine_add_calls(filter, SCMP_ACT_ERRNO(EPERM), confine_never);
 
+    if (r >= 0) /* the pod's tree is as the container runtime made it */
+        r = confine_add_calls(filter, SCMP_ACT_ERRNO(EPERM), confine_mounts);
     if (r >= 0)
         r = confine_add_calls(filter, SCMP_ACT_ERRNO(EPERM), refused);
     if (r < 0)

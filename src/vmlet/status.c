@@ -74,10 +74,9 @@ static void print_state(const json_t *domain, const json_t *extra)
     line("paused by", text_at(extra, "pauseVolume", NULL));
     if (stopping) {
         label("stopping");
-        printf("%s, asked %s", text_at(stopping, "phase", NULL), text_at(stopping, "asked", NULL));
-        fputs(" by ", stdout);
+        printf("since %s by ", text_at(stopping, "asked", NULL));
         print_safe(stdout, text_at(stopping, "why", NULL));
-        fputc('\n', stdout);
+        printf("; last step: %s\n", text_at(stopping, "phase", NULL));
     }
     line("outcome", text_at(extra, "outcome", NULL));
 }

@@ -65,7 +65,7 @@ def test_status(vmlet, launch):
         "default/testvm",
         "Paused (IOError) since 2026-01-01T00:00:00Z",
         "paused by: root",
-        "asked, asked 2026-01-01T00:00:01Z by ctrl-C",
+        "since 2026-01-01T00:00:01Z by ctrl-C; last step: asked",
         "7.2.22, pid 4711",
         "connected, version 7.2",
         "default 02:00:00:00:00:01 as eth0, 10.0.2.2 fe80::1 (domain, guest-agent)",
