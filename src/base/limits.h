@@ -136,10 +136,11 @@
 #define LIMIT_QCOW2_SNAPSHOTS       256U  /* inside one image from outside: each can hold 128 KiB of names */
 
 /* Container disks on the node. */
-#define LIMIT_CGROUP_FILE_BYTES 65536U             /* /proc/PID/cgroup */
-#define LIMIT_PROC_FILE_BYTES   (1024U * 1024)     /* /proc/stat has a line for each interrupt in it */
-#define DOWNWARD_METRICS_USEC   (5 * USEC_PER_SEC) /* between two versions of the metrics disk: KubeVirt's interval */
-#define CHECKSUM_BUFFER_BYTES   (1024U * 1024)
+#define LIMIT_CGROUP_FILE_BYTES     65536U             /* /proc/PID/cgroup */
+#define LIMIT_PROC_FILE_BYTES       (1024U * 1024)     /* /proc/stat has a line for each interrupt in it */
+#define DOWNWARD_METRICS_USEC       (5 * USEC_PER_SEC) /* between two versions of the metrics disk: KubeVirt's interval */
+#define METRICS_REQUEST_USEC        (1 * USEC_PER_SEC) /* between two answers on the metrics channel: KubeVirt's, too */
+#define LIMIT_METRICS_REQUEST_BYTES 256U
 
 /* A child that examines a foreign image or makes one (qemu-img). */
 #define LIMIT_IMAGE_CHECK_MEMORY_BYTES (2000ULL * 1024 * 1024) /* compat: disk-verification memory limit 2000Mi */

@@ -122,5 +122,3 @@ int container_disk_mount(const char *socket_path, const char *pod_uid, const cha
                          const char *name, struct error **ret_error);
 /* Takes away what was mounted on files of `dir`, and of the folder kernel-boot in it. */
 void container_disks_unmount(const char *dir);
-/* CRC-32 (IEEE) of the file, as it stands in the VMI's status. Reads all of it. */
-int container_disk_checksum(const char *path, uint32_t *ret, struct error **ret_error);

@@ -275,30 +275,11 @@ static void test_refused(void **state)
     refuse(fill_two, "/magic", "");
 }
 
-static void test_checksum(void **state)
-{
-    static const struct {
-        const char *text;
-        uint32_t crc;
-    } rows[] = {{"", 0}, {"123456789", 0xcbf43926}, {"The quick brown fox jumps over the lazy dog", 0x414fa339}};
-    uint32_t crc;
-
-    for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
-        put(in("sum"), rows[i].text, strlen(rows[i].text));
-        assert_int_equal(container_disk_checksum(in("sum"), &crc, NULL), 0);
-        assert_int_equal(crc, rows[i].crc);
-    }
-    assert_int_equal(symlink("sum", in("sum-link")), 0);
-    assert_true(container_disk_checksum(in("sum-link"), &crc, NULL) < 0);
-    assert_true(container_disk_checksum(directory, &crc, NULL) < 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_single_file),    cmocka_unit_test(test_named_file), cmocka_unit_test(test_refused),
         cmocka_unit_test(test_hostile_target), cmocka_unit_test(test_peer),       cmocka_unit_test(test_short_socket),
-        cmocka_unit_test(test_checksum),
     };
     int failed;
 
