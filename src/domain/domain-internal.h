@@ -92,8 +92,9 @@ struct domain {
     struct stats *stats;
     int balloon_stats_seconds; /* negative: no reports */
     struct credentials *credentials;
-    sd_event_source *metrics_timer; /* of the volume downwardMetrics; NULL: there is none */
-    json_t *memory_dump;            /* KubeVirt's metadata of the last one; NULL: none */
+    sd_event_source *metrics_timer;          /* of the volume downwardMetrics; NULL: there is none */
+    struct metrics_channel *metrics_channel; /* of devices.downwardMetrics; NULL: there is none */
+    json_t *memory_dump;                     /* KubeVirt's metadata of the last one; NULL: none */
 
     struct disk_op *disk_ops; /* the first one runs (disks.c) */
     sd_event_source *disk_source;
@@ -114,12 +115,18 @@ struct domain {
 
 /* downward-metrics.c: writes the disk of a volume downwardMetrics, if there is one, now and from now on. */
 void domain_refresh_metrics_disk(struct domain *d);
+/* The channel of devices.downwardMetrics, if the machine has one; an older connection is given up. */
+int domain_connect_metrics_channel(struct domain *d, struct error **ret_error);
+/* A program of the guest has opened or closed it. */
+void domain_metrics_port(struct domain *d, bool open);
 /* spawn.c: opens the fds, starts helpers and QEMU, connects monitor, agent and console. */
 int domain_spawn(struct domain *d, struct error **ret_error);
 /* Connects to monitor, agent and console of a QEMU that listens (or will). */
 int domain_connect(struct domain *d, struct error **ret_error);
 /* A new connection to the monitor in place of the one that was lost. */
 int domain_connect_monitor(struct domain *d, struct error **ret_error);
+/* Our end of one of QEMU's sockets; *ret_fd stays as it is when the machine has none of that role. */
+int domain_connect_role(struct domain *d, const char *role, int *ret_fd, struct error **ret_error);
 /* QEMU has greeted. Its chardevs listen anew on what they are given, with a queue of one (socket_listen() of QEMU's
  * util/qemu-sockets.c): launchers that are killed while it hangs would fill that. */
 void domain_lengthen_backlogs(struct domain *d);

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/strv.h"
 #include "domain/domain-internal.h"
+#include "domain/metrics-channel.h"
 #include "domain/prepare.h"
 #include "domain/stats.h"
 #include "storage/storage.h"
@@ -115,6 +116,7 @@ void domain_free(struct domain *d)
     sd_event_source_disable_unref(d->thaw_timer);
     sd_event_source_disable_unref(d->clock_timer);
     sd_event_source_disable_unref(d->metrics_timer);
+    metrics_channel_free(d->metrics_channel);
     if (d->console && killed)
         console_drain(d->console);
     firmware_log_free(d->firmware_log);

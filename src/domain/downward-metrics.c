@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The content of the volume downwardMetrics: figures of the host and of the VM, for a program in the guest (vhostmd's
- * format, which vm-dump-metrics reads). Names, types and units are those that KubeVirt's node agent writes, at its
- * interval. Only a VM that has such a volume has the timer.
+ * downwardMetrics: figures of the host and of the VM, for a program in the guest (vhostmd's format, which
+ * vm-dump-metrics reads), as a volume and by a channel. Names, types and units are those that KubeVirt's node agent
+ * writes, the disk at its interval. Only a VM that has such a volume has the timer.
  */
 #include <stdio.h>
 #include <sys/utsname.h>
@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/strbuf.h"
 #include "domain/domain-internal.h"
+#include "domain/metrics-channel.h"
 #include "storage/storage.h"
 
 _printf_(5, 6) static void add(struct strbuf *text, const char *name, const char *type, const char *context,
@@ -105,6 +106,16 @@ static void add_vm(struct strbuf *text, const struct domain *d)
     add(text, "ResourceMemoryLimit", "uint64", "vm", "%lld", kib);
 }
 
+static void write_metrics(struct strbuf *text, void *userdata)
+{
+    const struct domain *d = userdata;
+
+    strbuf_add_string(text, "<metrics>\n");
+    add_host(text, qmp_client_get_version(d->qmp));
+    add_vm(text, d);
+    strbuf_add_string(text, "</metrics>\n");
+}
+
 static int on_timer(sd_event_source *source, uint64_t at, void *userdata)
 {
     domain_refresh_metrics_disk(userdata);
@@ -126,12 +137,30 @@ void domain_refresh_metrics_disk(struct domain *d)
     }
     if (!disk || !disk->path || d->pid <= 0)
         return;
-    strbuf_printf(&text, "<metrics>\n");
-    add_host(&text, qmp_client_get_version(d->qmp));
-    add_vm(&text, d);
-    strbuf_printf(&text, "</metrics>\n");
+    write_metrics(&text, d);
     if (storage_write_metrics(disk->path, strbuf_text(&text), &e) < 0)
         log_warning_of(e, "the guest's metrics disk is not up to date");
     if (event_arm_timer(d->event, &d->metrics_timer, DOWNWARD_METRICS_USEC, on_timer, d) < 0)
         log_warning("the guest's metrics disk will not be renewed: out of memory");
+}
+
+int domain_connect_metrics_channel(struct domain *d, struct error **ret_error)
+{
+    int fd = -EBADF, r = domain_connect_role(d, MACHINE_ROLE_METRICS, &fd, ret_error);
+
+    metrics_channel_free(d->metrics_channel);
+    d->metrics_channel = NULL;
+    if (r < 0 || fd < 0)
+        return r;
+    r = metrics_channel_new(d->event, fd, METRICS_REQUEST_USEC, write_metrics, d, &d->metrics_channel);
+    return r < 0 ? error_errno(ret_error, r, "cannot watch the metrics channel") : 0;
+}
+
+void domain_metrics_port(struct domain *d, bool open)
+{
+    _cleanup_error_ struct error *e = NULL;
+
+    /* What its last reader has left is not for the next one: it goes with the connection. */
+    if (!open && d->metrics_channel && domain_connect_metrics_channel(d, &e) < 0)
+        log_warning_of(e, "the guest's metrics channel stays closed");
 }

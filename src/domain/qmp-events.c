@@ -127,9 +127,13 @@ static void on_io_error(struct domain *d, json_t *data)
 
 static void on_port_change(struct domain *d, json_t *data)
 {
-    /* the port's id is the machine's: "channel0" is org.qemu.guest_agent.0 */
+    bool open = json_is_true(json_object_get(data, "open"));
+
+    /* the port's id is the machine's: "channel0" is org.qemu.guest_agent.0, "channel1" org.github.vhostmd.1 */
     if (streq(member(data, "id"), "channel0"))
-        domain_agent_channel(d, json_is_true(json_object_get(data, "open")));
+        domain_agent_channel(d, open);
+    else if (streq(member(data, "id"), "channel1"))
+        domain_metrics_port(d, open);
 }
 
 static void on_device_deleted(struct domain *d, json_t *data)

@@ -85,9 +85,11 @@ static int open_inherited(struct domain *d, const struct machine_fd *fds, size_t
     return fd >= 0 ? fd : error_errno(ret_error, errno, "cannot open %s", f->path ? f->path : "/dev/vhost-net");
 }
 
-/* The launcher's end of one of QEMU's sockets; none of that role is no fault. */
-static int connect_role(const struct machine_fd *fds, size_t n, const char *role, int *ret_fd, struct error **ret_error)
+int domain_connect_role(struct domain *d, const char *role, int *ret_fd, struct error **ret_error)
 {
+    size_t n;
+    const struct machine_fd *fds = machine_get_fds(d->machine, &n);
+
     for (size_t i = 0; i < n; i++)
         if (fds[i].kind == MACHINE_FD_LISTEN && streq_ptr(fds[i].role, role))
             return unix_connect(fds[i].path, ret_fd, ret_error);
@@ -193,14 +195,12 @@ static int connect_firmware_log(struct domain *d, struct error **ret_error)
 
 int domain_connect(struct domain *d, struct error **ret_error)
 {
-    size_t n;
-    const struct machine_fd *fds = machine_get_fds(d->machine, &n);
     _cleanup_close_ int qmp = -EBADF, agent = -EBADF;
     int r;
 
-    r = connect_role(fds, n, MACHINE_ROLE_QMP, &qmp, ret_error);
+    r = domain_connect_role(d, MACHINE_ROLE_QMP, &qmp, ret_error);
     if (r >= 0)
-        r = connect_role(fds, n, MACHINE_ROLE_AGENT, &agent, ret_error);
+        r = domain_connect_role(d, MACHINE_ROLE_AGENT, &agent, ret_error);
     if (r < 0)
         return r;
     if (qmp < 0)
@@ -213,15 +213,15 @@ int domain_connect(struct domain *d, struct error **ret_error)
         if (r < 0)
             return error_errno(ret_error, r, "cannot watch the agent's channel");
     }
-    r = connect_firmware_log(d, ret_error);
+    r = domain_connect_metrics_channel(d, ret_error);
+    if (r >= 0)
+        r = connect_firmware_log(d, ret_error);
     return r < 0 ? r : connect_console(d, ret_error);
 }
 
 int domain_connect_monitor(struct domain *d, struct error **ret_error)
 {
-    size_t n;
-    const struct machine_fd *fds = machine_get_fds(d->machine, &n);
-    int fd = -EBADF, r = connect_role(fds, n, MACHINE_ROLE_QMP, &fd, ret_error);
+    int fd = -EBADF, r = domain_connect_role(d, MACHINE_ROLE_QMP, &fd, ret_error);
 
     if (r < 0)
         return r;

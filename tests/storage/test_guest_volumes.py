@@ -352,3 +352,39 @@ def test_downward_metrics(pod):
     pod.start()
     wait_until(lambda: pod.client().ok("GetDomain")["vmlet"]["agentConnected"], "the agent answers the new launcher")
     later(int(time.time()) - 1)
+
+
+def test_downward_metrics_channel(pod):
+    """The same figures by the virtio-serial port: each request is answered, what is none is told so, a reader that has left
+    leaves nothing to the next one, and a launcher that took the VM over goes on."""
+    spec = vmi()
+    spec["spec"]["domain"]["devices"]["downwardMetrics"] = {}
+    pod.start()
+    client = pod.client()
+    client.ok("SyncVirtualMachine", vmi=spec)
+    pod.qemu = client.ok("GetDomain")["vmlet"]["pid"]
+    pod.wait_agent(client)
+
+    def guest(script):
+        find = 'for n in /sys/class/virtio-ports/*; do [ "$(cat $n/name)" = org.github.vhostmd.1 ] && p=/dev/${n##*/}; done; '
+        return pod.client().ok("Exec", Command="/bin/sh", Args=["-c", find + "exec 3<>$p; " + script])["stdOut"]
+
+    # to the empty line
+    answer = r"while read -r line <&3 && [ -n \"$line\" ]; do echo \"$line\"; done; ".replace('\\"', '"')
+    ask = r"printf 'GET /metrics/XML\n\n' >&3; "
+
+    def figures(text):
+        return {(m.find("name").text, m.get("context")): m.find("value").text for m in ElementTree.fromstring(text).findall("metric")}
+
+    first = figures(guest(ask + answer))
+    assert first["ResourceMemoryLimit", "vm"] == str(256 * 1024) and first["VirtualizationVendor", "host"] == "kubevirt.io"
+    assert float(first["TotalCPUTime", "vm"]) > 0
+    assert guest(r"printf 'GET /etc/passwd\n\n' >&3; " + answer + ask + answer).startswith("INVALID REQUEST\n<metrics>\n")
+    guest(ask + "read -r line <&3")  # and not the rest
+    later = figures(guest(ask + answer))
+    assert int(later["Time", "host"]) > int(first["Time", "host"])
+    pod.process.kill()
+    pod.process.wait()
+    pod.start()
+    wait_until(lambda: pod.client().ok("GetDomain")["vmlet"]["agentConnected"], "the agent answers the new launcher")
+    assert figures(guest(ask + answer))["HostName", "host"] == first["HostName", "host"]

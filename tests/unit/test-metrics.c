@@ -5,11 +5,17 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
+#include "base/limits.h"
 #include "base/strbuf.h"
 #include "base/strv.h"
+
+#include "domain/metrics-channel.h"
 #include "domain/stats.h"
 
 static const struct metrics_labels labels = {.namespace_ = "ns", .name = "vm", .node = "node-1"};
@@ -170,6 +176,102 @@ static void test_without_a_node(void **state)
     contains(text, "\nkubevirt_vmi_node_cpu_affinity{namespace=\"ns\",name=\"vm\"} 0\n");
 }
 
+/* ---- the channel ---------------------------------------------------------------------------------------------------
+ */
+
+static void write_text(struct strbuf *text, void *userdata)
+{
+    unsigned *count = userdata;
+
+    strbuf_printf(text, "<metrics>%u</metrics>\n", ++*count);
+}
+
+/* What the guest reads until `n` answers have come, each of which ends with an empty line. */
+static char *read_answers(sd_event *event, int fd, size_t n)
+{
+    _cleanup_(strbuf_done) struct strbuf text = {0};
+
+    for (size_t seen = 0; seen < n;) {
+        char byte;
+
+        if (recv(fd, &byte, 1, MSG_DONTWAIT) == 1) {
+            strbuf_add(&text, &byte, 1);
+            seen += byte == '\n' && text.length > 1 && text.data[text.length - 2] == '\n';
+        } else {
+            assert_true(sd_event_run(event, 30 * USEC_PER_SEC) > 0);
+        }
+    }
+    return strbuf_steal(&text);
+}
+
+static void test_channel(void **state)
+{
+    static const struct {
+        const char *request, *answer;
+    } rows[] = {
+        {"GET /metrics/XML\n\n", "<metrics>1</metrics>\n\n"},
+        {"GET /metrics/XML\r\n\r\n", "<metrics>2</metrics>\n\n"},
+        {"POST /metrics/XML\n\n", "INVALID REQUEST\n\n"},
+        {"GET /metrics/XML?\n\n", "INVALID REQUEST\n\n"},
+        {"GET /metrics\n\n", "INVALID REQUEST\n\n"},
+        {"GET /metrics/XML\nHost: x\n\n", "INVALID REQUEST\n\n"},
+        {"\n\n", "INVALID REQUEST\n\n"},
+        {"GET /metrics/XML\n\n", "<metrics>3</metrics>\n\n"},
+    };
+    _cleanup_event_ sd_event *event = NULL;
+    _cleanup_(metrics_channel_freep) struct metrics_channel *channel = NULL;
+    unsigned count = 0;
+    int fds[2];
+
+    assert_true(sd_event_default(&event) >= 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    assert_int_equal(metrics_channel_new(event, fds[0], 0, write_text, &count, &channel), 0);
+    for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
+        _cleanup_free_ char *answer = NULL;
+        size_t length = strlen(rows[i].request), half = i % 2 ? length / 2 : length;
+
+        /* also in two pieces */
+        assert_int_equal(send(fds[1], rows[i].request, half, 0), half);
+        while (half < length && sd_event_run(event, 0) > 0)
+            ;
+        assert_int_equal(send(fds[1], rows[i].request + half, length - half, 0), length - half);
+        answer = read_answers(event, fds[1], 1);
+        assert_string_equal(answer, rows[i].answer);
+    }
+    close(fds[1]);
+    while (sd_event_run(event, 0) > 0)
+        ;
+}
+
+/* Two requests at once, a line without end, and a guest that goes away in the middle. */
+static void test_channel_flood(void **state)
+{
+    _cleanup_event_ sd_event *event = NULL;
+    _cleanup_(metrics_channel_freep) struct metrics_channel *channel = NULL;
+    _cleanup_free_ char *both = NULL, *invalid = NULL;
+    char flood[LIMIT_METRICS_REQUEST_BYTES];
+    const uint64_t interval = 50 * USEC_PER_MSEC, begin = now_usec();
+    unsigned count = 0;
+    int fds[2];
+
+    assert_true(sd_event_default(&event) >= 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    assert_int_equal(metrics_channel_new(event, fds[0], interval, write_text, &count, &channel), 0);
+    assert_int_equal(send(fds[1], "GET /metrics/XML\n\nGET /metrics/XML\n\n", 36, 0), 36);
+    both = read_answers(event, fds[1], 2);
+    assert_string_equal(both, "<metrics>1</metrics>\n\n<metrics>2</metrics>\n\n");
+    assert_true(now_usec() - begin >= interval);
+    memset(flood, 'x', sizeof(flood));
+    assert_int_equal(send(fds[1], flood, sizeof(flood), 0), sizeof(flood));
+    invalid = read_answers(event, fds[1], 1);
+    assert_string_equal(invalid, "INVALID REQUEST\n\n");
+    assert_int_equal(send(fds[1], "GET /met", 8, 0), 8);
+    close(fds[1]);
+    while (sd_event_run(event, 0) > 0)
+        ;
+    assert_int_equal(count, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -177,6 +279,8 @@ int main(void)
         cmocka_unit_test(test_lists),
         cmocka_unit_test(test_labels_of_the_guest),
         cmocka_unit_test(test_without_a_node),
+        cmocka_unit_test(test_channel),
+        cmocka_unit_test(test_channel_flood),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
