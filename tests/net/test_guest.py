@@ -52,6 +52,30 @@ def test_guest_takes_its_address(lab, binding, model):
     assert "mtu 1450" in out, out
 
 
+def test_off_link_gateway(lab):
+    """As Calico has it: a /32 address, and a gateway that only a route on the link leads to. The guest has every route of
+    the pod (RFC 3442: by option 121 alone), and what each of them leads to answers."""
+    lab.pod.sh("ip -4 addr flush dev eth0; ip addr add 10.233.90.7/32 dev eth0; "
+               "ip route add 169.254.1.1 dev eth0 scope link; ip route add default via 169.254.1.1; "
+               "ip route add 169.254.1.2 dev eth0 scope link; ip route add 10.8.0.0/16 via 169.254.1.2; "
+               "ip route add 10.9.0.0/24 dev eth0 scope link")
+    lab.node.sh("ip addr add 169.254.1.1/32 dev br0; ip route add 10.233.90.7 dev br0")
+    lab.peer.sh("ip addr add 169.254.1.2/32 dev eth0; ip addr add 10.8.0.1/32 dev lo; ip addr add 10.9.0.1/32 dev lo; "
+                "ip route add 10.233.90.7 dev eth0; ip route del default")
+    manifest = lab.manifest([{"name": "default", "bridge": {}, "macAddress": POD_MAC}])
+    lab.netsetup("apply", manifest)
+    lab.serve(manifest)
+    out = guest_exec(lab, manifest, "ip -4 -o addr show dev eth0; ip route; for a in 192.0.2.1 10.8.0.1 10.9.0.1; do "
+                                    "ping -c 2 -W 5 $a | grep received; done; true", "virtio")
+    routes = [" ".join(line.split()) for line in out.splitlines() if " dev eth0" in line]
+    assert "inet 10.233.90.7/32" in out, out
+    # without its own /32, which no busybox shows; nothing but what the pod had
+    assert {r.removesuffix(" scope link").strip() for r in routes} == {
+        "default via 169.254.1.1 dev eth0", "169.254.1.1 dev eth0", "169.254.1.2 dev eth0", "10.8.0.0/16 via 169.254.1.2 dev eth0",
+        "10.9.0.0/24 dev eth0"}, out
+    assert out.count("2 packets received") == 3, out
+
+
 def test_guest_is_reached(lab):
     """A server in the guest, from another pod: by the pod's address, with the caller's own."""
     manifest = lab.manifest([{"name": "default", "masquerade": {}, "macAddress": POD_MAC}])
