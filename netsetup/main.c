@@ -293,29 +293,71 @@ static bool interface_counts(const struct net_interface *n)
     return n->has_tap || n->passt_argv;
 }
 
+static void say_teardown(struct error *e)
+{
+    error_set_remedy(e, "`netsetup teardown` with the same manifest undoes what was done; then apply again");
+}
+
+static void say_one_vm(struct error *e)
+{
+    error_set_remedy(e, "a pod's network serves one VM: the one that has it is taken down by `netsetup teardown` with "
+                        "its own manifest and --state-dir");
+}
+
+static int check_vm(const struct settings *s, const struct net_journal *journal, const struct vmi *vmi,
+                    struct error **ret_error)
+{
+    int r;
+
+    if (!journal->vm || streq(journal->vm, vmi->domain_name))
+        return 0;
+    r = error_set(ret_error, ERROR_ALREADY_EXISTS, EEXIST, "%s is the network of %s, not of %s", s->state_dir,
+                  journal->vm, vmi->domain_name);
+    if (ret_error)
+        say_one_vm(*ret_error);
+    return r;
+}
+
 /* KubeVirt's rule: started and not finished is critical, since nobody knows what the namespace holds. */
-static int check_state(const struct settings *s, const struct net_plan *plan, struct error **ret_error)
+static int check_finished(const struct settings *s, const struct net_journal *journal, struct error **ret_error)
+{
+    for (size_t i = 0; i < journal->links.count; i++) {
+        enum net_state state;
+        int r = net_state_read(s->state_dir, journal->links.items[i], &state, ret_error);
+
+        if (r < 0)
+            return r;
+        if (state == NET_STATE_STARTED) {
+            r = error_set(ret_error, ERROR_NETWORK, EUCLEAN,
+                          "critical network error: the set-up of link %s was started and not finished",
+                          journal->links.items[i]);
+            if (ret_error)
+                say_teardown(*ret_error);
+            return r;
+        }
+    }
+    return 0;
+}
+
+/* What is there was made for this VM. */
+static int check_ours(const struct settings *s, const struct net_plan *plan, struct error **ret_error)
 {
     for (size_t i = 0; i < plan->interfaces.count; i++) {
         const struct net_interface *n = &plan->interfaces.items[i];
         enum net_state state;
         int r;
 
-        if (!interface_counts(n))
+        if (!interface_counts(n) || !n->present)
             continue;
         r = net_state_read(s->state_dir, n->names.pod, &state, ret_error);
         if (r < 0)
             return r;
-        if (state == NET_STATE_STARTED) {
-            r = error_set(ret_error, ERROR_NETWORK, EUCLEAN,
-                          "critical network error: the set-up of interface %s was started and not finished", n->name);
-            error_set_remedy(*ret_error, "`netsetup teardown` with the same manifest undoes what was done");
-            return r;
-        }
-        if (n->present && state != NET_STATE_FINISHED) {
+        if (state != NET_STATE_FINISHED) {
             r = error_set(ret_error, ERROR_ALREADY_EXISTS, EEXIST,
-                          "interface %s: %s and %s are there, but %s does not say that they were made for it", n->name,
-                          n->names.bridge, n->names.tap, s->state_dir);
+                          "interface %s of %s: %s and %s are there, but %s does not say that they were made for it",
+                          n->name, plan->vm, n->names.bridge, n->names.tap, s->state_dir);
+            if (ret_error)
+                say_one_vm(*ret_error);
             return r;
         }
     }
@@ -385,6 +427,17 @@ static void forget(const struct settings *s, const struct net_plan *plan, struct
     (void)write_states(s, plan, NET_STATE_NONE, NULL);
 }
 
+/* Back to what the state directory said before this plan: the next apply may try again. */
+static void take_back(const struct settings *s, const struct net_plan *plan, const struct net_journal *before,
+                      struct writer *writer)
+{
+    forget(s, plan, writer);
+    if (before->undos.count)
+        (void)net_journal_save(s->state_dir, before, NULL);
+    else
+        (void)net_journal_remove(s->state_dir, NULL);
+}
+
 static int apply_plan(const struct settings *s, const struct net_plan *plan, const struct vmi *vmi,
                       struct writer *writer, struct error **ret_error)
 {
@@ -398,13 +451,13 @@ static int apply_plan(const struct settings *s, const struct net_plan *plan, con
         r = net_journal_load(s->state_dir, &journal, ret_error);
     if (r >= 0)
         r = net_journal_add(journal, plan, ret_error);
-    if (r >= 0)
-        r = net_journal_save(s->state_dir, journal, ret_error);
-    if (r >= 0)
-        r = write_states(s, plan, NET_STATE_STARTED, ret_error);
     if (r < 0)
         return r;
-    r = net_apply(plan, s->fail_at, &restored, &e);
+    r = net_journal_save(s->state_dir, journal, &e);
+    if (r >= 0)
+        r = write_states(s, plan, NET_STATE_STARTED, &e);
+    if (r >= 0)
+        r = net_apply(plan, s->fail_at, &restored, &e);
     if (r >= 0) {
         r = write_caches(plan, vmi, writer, &e);
         if (r >= 0 && s->fail_at == plan->steps.count + 1)
@@ -416,13 +469,8 @@ static int apply_plan(const struct settings *s, const struct net_plan *plan, con
         restored =
             net_undo(journal->undos.items + before->undos.count, journal->undos.count - before->undos.count, NULL) >= 0;
     }
-    if (restored) { /* the next apply may try again */
-        forget(s, plan, writer);
-        if (before->undos.count)
-            (void)net_journal_save(s->state_dir, before, NULL);
-        else
-            (void)net_journal_remove(s->state_dir, NULL);
-    }
+    if (restored)
+        take_back(s, plan, before, writer);
     error_move(ret_error, TAKE_PTR(e));
     return r;
 }
@@ -431,15 +479,24 @@ static int do_apply(const struct settings *s, const struct vmi *vmi, struct writ
 {
     _cleanup_(net_observed_freep) struct net_observed *observed = NULL;
     _cleanup_(net_plan_freep) struct net_plan *plan = NULL;
-    int r;
+    _cleanup_(net_journal_freep) struct net_journal *journal = NULL;
+    int r = net_journal_load(s->state_dir, &journal, ret_error);
 
-    r = net_observe(&observed, ret_error);
     if (r >= 0)
-        r = net_plan_make(vmi, observed, &s->plan, &plan, ret_error);
+        r = check_vm(s, journal, vmi, ret_error);
+    if (r >= 0)
+        r = check_finished(s, journal, ret_error);
+    if (r >= 0)
+        r = net_observe(&observed, ret_error);
+    if (r < 0)
+        return r;
+    r = net_plan_make(vmi, observed, &s->plan, &plan, ret_error);
+    if (r < 0 && journal->vm && ret_error)
+        say_teardown(*ret_error);
     if (r >= 0)
         r = mkdir_parents(s->state_dir, 0700, ret_error);
     if (r >= 0)
-        r = check_state(s, plan, ret_error);
+        r = check_ours(s, plan, ret_error);
     if (r < 0)
         return r;
     if (!plan_is_done(plan)) {
@@ -461,6 +518,7 @@ static int do_teardown(const struct settings *s, const struct vmi *vmi, struct w
 
     if (r < 0)
         return r;
+    net_state_tidy(s->state_dir);
     if (!journal->vm) {
         log_info("%s: nothing was set up, by %s", vmi->domain_name, s->state_dir);
         return 0;

@@ -196,7 +196,8 @@ static struct rtnl_nexthop *only_link(struct rtnl_route *route)
     for (int i = 0; n > 1 && i < n; i++) {
         struct rtnl_nexthop *hop = rtnl_route_nexthop_n(route, i);
 
-        if (rtnl_route_nh_get_ifindex(hop) != rtnl_route_nh_get_ifindex(first) || !rtnl_route_nh_get_gateway(hop))
+        if (rtnl_route_nh_get_ifindex(hop) != rtnl_route_nh_get_ifindex(first) ||
+            (!rtnl_route_nh_get_gateway(hop) && !rtnl_route_nh_get_via(hop)))
             return NULL;
     }
     return n ? first : NULL;

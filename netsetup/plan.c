@@ -323,15 +323,29 @@ static void add_route_to_gateway(struct planner *p, struct net_interface *n, con
     add_guest_route(p, n, own->family == AF_INET6, keep(p, ip_arena_cidr(p->arena, &gateway)), "");
 }
 
-/* A route that the guest can have: its packets go by the main table, by the best route to a place, by a gateway of its
- * own family. */
+/* The first of the route's gateways that is of its own family: no other can be told to a guest. "": it has none, and
+ * needs none; NULL: only others. */
+static const char *gateway_for_guest(struct planner *p, const struct net_route *r, int family)
+{
+    const char *hops = r->hops;
+    struct ip ip;
+    char via[64];
+    unsigned weight;
+
+    if (!*r->via || (ip_parse(r->via, &ip) >= 0 && ip.family == family))
+        return r->via;
+    while (net_route_next_hop(&hops, via, sizeof(via), &weight) > 0)
+        if (ip_parse(via, &ip) >= 0 && ip.family == family)
+            return keep(p, arena_strdup(p->arena, via));
+    return NULL;
+}
+
+/* A route that the guest can have: its packets go by the main table, by the best route to a place. */
 static bool route_is_for_guest(const struct planner *p, const struct net_route *r, const struct ip *to)
 {
-    struct ip via, other;
+    struct ip other;
 
     if (r->type != RTN_UNICAST || r->table != RT_TABLE_MAIN || (r->ipv6 && ip_is_link_local(to)))
-        return false;
-    if (*r->via && (ip_parse(r->via, &via) < 0 || via.family != to->family))
         return false;
     for (size_t i = 0; i < p->observed->routes.count; i++) {
         const struct net_route *rival = &p->observed->routes.items[i];
@@ -352,6 +366,7 @@ static void collect_routes(struct planner *p, const char *link, struct net_inter
     for (int pass = 0; pass < 3; pass++) {
         for (size_t i = 0; i < p->observed->routes.count; i++) {
             const struct net_route *r = &p->observed->routes.items[i];
+            const char *via;
             struct ip to;
             int kind;
 
@@ -360,12 +375,21 @@ static void collect_routes(struct planner *p, const char *link, struct net_inter
             kind = to.prefix == 0 ? 2 : *r->via ? 1 : 0;
             if (kind != pass)
                 continue;
-            if (*r->via) {
-                if (!v6 && !n->gateway)
-                    n->gateway = r->via;
-                add_route_to_gateway(p, n, own, r->via);
+            via = gateway_for_guest(p, r, own->family);
+            if (!via) {
+                add_note(p, n,
+                         keep(p, arena_printf(p->arena,
+                                              "the guest is not told of the route to %s: DHCP has no "
+                                              "word for its gateway %s",
+                                              r->to, r->via)));
+                continue;
             }
-            add_guest_route(p, n, v6, r->to, r->via);
+            if (*via) {
+                if (!v6 && !n->gateway)
+                    n->gateway = via;
+                add_route_to_gateway(p, n, own, via);
+            }
+            add_guest_route(p, n, v6, r->to, via);
         }
     }
     /* The router option names the default's gateway where there is one. */
@@ -752,11 +776,11 @@ static void check_present(struct planner *p, struct net_interface *n)
     }
     n->present = there == wanted;
     if (there && there != wanted)
-        refuse(
-            p, ERROR_NETWORK,
-            "interface %s: %zu of its %zu links (%s, %s%s%s) are there already: left by something that failed, or not "
-            "ours",
-            n->name, there, wanted, made[0], made[1], made[2] ? ", " : "", made[2] ? made[2] : "");
+        refuse(p, ERROR_NETWORK,
+               "interface %s: %zu of its %zu links (%s, %s%s%s) are there already: left by something that failed, or "
+               "another "
+               "VM's (a pod's network serves one VM)",
+               n->name, there, wanted, made[0], made[1], made[2] ? ", " : "", made[2] ? made[2] : "");
 }
 
 static void fill_macs(struct planner *p, struct net_interface *n, const struct vmi_interface *interface)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "netsetup/state.h"
 
+#include <dirent.h>
 #include <linux/if_ether.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -244,6 +245,18 @@ int net_journal_remove(const char *dir, struct error **ret_error)
     _cleanup_free_ char *path = journal_path(dir);
 
     return path ? remove_file(path, ret_error) : error_oom(ret_error);
+}
+
+void net_state_tidy(const char *dir)
+{
+    DIR *d = opendir(dir);
+    struct dirent *entry;
+
+    while (d && (entry = readdir(d)))
+        if (endswith(entry->d_name, ".staging"))
+            (void)unlinkat(dirfd(d), entry->d_name, 0);
+    if (d)
+        closedir(d);
 }
 
 static bool names_hold(const struct net_names *n, const char *link)

@@ -23,6 +23,9 @@ int net_state_write(const char *dir, const struct net_interface *interface, enum
                     struct error **ret_error);
 int net_state_remove(const char *dir, const char *pod_link, struct error **ret_error);
 
+/* Takes away what a run that was killed while it wrote a file left beside it. */
+void net_state_tidy(const char *dir);
+
 /* A list of undos, in the order of the steps. */
 struct net_journal {
     struct arena *arena;

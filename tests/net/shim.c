@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Preloaded into netsetup: one call to libnl, or one ioctl, fails. VMLET_SHIM_AT: which, counted from 1 over all that
- * stand here. VMLET_SHIM_AFTER: the call is carried out before it is said to have failed, as when an answer is lost.
- * VMLET_SHIM_STOP: the process stops itself before the call instead, which then is as any other. VMLET_SHIM_LOG: a file
- * that gets the name of the call; none when there were fewer calls.
+ * Preloaded into netsetup: one call to libnl, one ioctl, or one that changes a file (state, sysctls, nft's rules)
+ * fails. VMLET_SHIM_AT: which, counted from 1 over all that stand here. VMLET_SHIM_AFTER: the call is carried out
+ * before it is said to have failed, as when an answer is lost. VMLET_SHIM_STOP: the process stops itself before the
+ * call instead, which then is as any other. VMLET_SHIM_LOG: a file that gets the name of the call; none when there were
+ * fewer calls.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -20,18 +21,26 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define SHOWN __attribute__((visibility("default")))
 
-/* Whether this call is the one. */
+static pid_t owner;
+
+__attribute__((constructor)) static void begin(void)
+{
+    owner = getpid();
+}
+
+/* Whether this call is the one: of netsetup's own, not of the child that writes into the launcher's folder. */
 static bool fails(const char *name)
 {
     static unsigned count;
     const char *at = getenv("VMLET_SHIM_AT"), *log = getenv("VMLET_SHIM_LOG");
     int fd;
 
-    if (!at || ++count != (unsigned)atoi(at))
+    if (!at || getpid() != owner || ++count != (unsigned)atoi(at))
         return false;
     fd = log ? open(log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : -1;
     if (fd < 0 || write(fd, name, strlen(name)) < 0)
@@ -110,5 +119,43 @@ SHOWN int ioctl(int fd, unsigned long request, ...)
     if (first_does())
         real(fd, request, argument);
     errno = EIO;
+    return -1;
+}
+
+/* State and journal. */
+SHOWN int rename(const char *from, const char *to)
+{
+    if (!fails("rename"))
+        return REAL(rename)(from, to);
+    if (first_does())
+        REAL(rename)(from, to);
+    errno = EIO;
+    return -1;
+}
+
+/* What nft reads. */
+SHOWN int memfd_create(const char *name, unsigned flags)
+{
+    if (!fails("memfd_create"))
+        return REAL(memfd_create)(name, flags);
+    errno = EMFILE;
+    return -1;
+}
+
+/* Sysctls alone. */
+SHOWN int open64(const char *path, int flags, ...)
+{
+    int (*real)(const char *, int, ...) = (int (*)(const char *, int, ...))(uintptr_t)dlsym(RTLD_NEXT, "open64");
+    mode_t mode = 0;
+    va_list ap;
+
+    if (flags & O_CREAT) {
+        va_start(ap, flags);
+        mode = va_arg(ap, mode_t);
+        va_end(ap);
+    }
+    if (strncmp(path, "/proc/sys/", 10) != 0 || (flags & O_ACCMODE) != O_WRONLY || !fails("open"))
+        return real(path, flags, mode);
+    errno = EACCES;
     return -1;
 }

@@ -46,6 +46,17 @@ def many_routes(lab):
     return lab.manifest("bridge")
 
 
+def gateway_by_ipv6(lab):
+    """RTA_VIA (RFC 5549): IPv4 by a neighbour that has IPv6 alone, as some CNI plug-ins on routed fabrics have it."""
+    lab.pod.sh("""
+        ip -4 route replace default via inet6 fe80::1 dev eth0
+        ip route add 10.20.0.0/16 via inet6 fd00:244::2 dev eth0 metric 7
+        ip route add 10.30.0.0/16 via 10.244.1.2
+        ip route add 10.40.0.0/16 nexthop via inet6 fe80::2 dev eth0 nexthop via 10.244.1.3 dev eth0 weight 3
+    """)
+    return lab.manifest("bridge")
+
+
 def mtu(lab, size, binding):
     lab.pod.sh(f"ip link set eth0 mtu {size}")
     return lab.manifest(binding)
@@ -103,6 +114,7 @@ CASES = {
     "IPv6 only, masquerade": lambda lab: ipv6_only(lab, "masquerade"),
     "IPv6 only, bridge": lambda lab: ipv6_only(lab, "bridge"),
     "many routes": many_routes,
+    "IPv4 by an IPv6 gateway": gateway_by_ipv6,
     "MTU 9000": lambda lab: mtu(lab, 9000, "bridge"),
     "MTU 1280": lambda lab: mtu(lab, 1280, "masquerade"),
     "passt": lambda lab: lab.manifest([{"name": "default", "binding": {"name": "passt"}}]),
@@ -233,6 +245,47 @@ def test_links_that_are_not_ours(lab):
     before = lab.pod.dump()
     done = lab.netsetup("apply", lab.manifest("masquerade"), check=False)
     assert done.returncode == 1 and "does not say that they were made for it" in done.stderr
+    assert lab.pod.dump() == before
+
+
+@pytest.mark.parametrize("first, second", [("bridge", "masquerade"), ("masquerade", "bridge"), ("bridge", "bridge")])
+def test_second_vm_in_the_same_pod(lab, first, second):
+    """Refused, and told why and what to do; the first one's network stays as it is, and is still the first one's."""
+    lab.netsetup("apply", lab.manifest(first))
+    mine = (lab.directory / "vmi.json").read_text()
+    after = lab.pod.dump()
+    other = lab.directory / "other.json"
+    vmi = json.loads(lab.manifest(second).read_text())
+    vmi["metadata"].update(name="second", uid="11111111-5264-4040-9261-2ff5827e9540")
+    other.write_text(json.dumps(vmi))
+    command = [NETSETUP, "apply", other, "--netns", lab.pod.path, "--cache-dir", lab.cache, "--state-dir"]
+    for state in (lab.directory / "state2", lab.state):  # its own, as by its uid; and by mistake the first one's
+        done = run(*command, state, check=False)
+        said = json.loads(done.stderr)
+        assert done.returncode == 1 and "default_second" in said["reason"], done.stderr
+        assert "serves one VM" in said["reason"] + said["remedy"], done.stderr
+        assert lab.pod.dump() == after
+    assert run(NETSETUP, "teardown", other, "--netns", lab.pod.path, "--cache-dir", lab.cache, "--state-dir",
+               lab.directory / "state2", check=False).returncode == 0
+    assert lab.pod.dump() == after
+    (lab.directory / "vmi.json").write_text(mine)
+    lab.netsetup("apply", lab.directory / "vmi.json")
+    lab.netsetup("teardown", lab.directory / "vmi.json")
+    assert lab.pod.links().keys() == {"lo", "eth0"}
+
+
+def test_names_that_are_not_ascii(lab):
+    """The schema's names are ASCII, as Kubernetes': refused by name and place, in the text as it was written."""
+    manifest = lab.manifest([{"name": "näme", "masquerade": {}}], [{"name": "näme", "pod": {}}])
+    vmi = json.loads(manifest.read_text())
+    vmi["metadata"]["name"] = "größe"
+    manifest.write_text(json.dumps(vmi, ensure_ascii=False))
+    before = lab.pod.dump()
+    done = lab.netsetup("apply", manifest, check=False)
+    assert done.returncode == 2
+    told = [line.partition("vmi.json:")[2].partition(": ")[2] for line in done.stderr.splitlines()]
+    for path, name in (("metadata.name", "größe"), ("spec.domain.devices.interfaces[0].name", "näme"), ("spec.networks[0].name", "näme")):
+        assert any(line.startswith(f'{path}: "{name}" must be ') for line in told), done.stderr
     assert lab.pod.dump() == before
 
 

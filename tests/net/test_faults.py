@@ -43,6 +43,7 @@ def test_every_call_fails_in_turn(lab, case, more):
         assert list(lab.state.glob("*")) == [] and list(lab.cache.iterdir()) == [], f"call {at}, {name}"
     print(f"{case}: {failed}")
     assert failed["nl_send_sync"] > 10 and failed["ioctl"] > 15 and failed["nl_connect"] >= 2
+    assert failed["rename"] == 3 and failed["open"] >= 1  # journal, state before and after; sysctls
     lab.netsetup("teardown", manifest)
     assert lab.pod.dump() == before
 
@@ -62,6 +63,35 @@ def go_on(process):
     process.send_signal(signal.SIGCONT)
     _, err = process.communicate(timeout=PATIENCE)
     return process.returncode, err
+
+
+@pytest.mark.parametrize("case", ["bridge", "masquerade"])
+def test_killed_before_every_call(lab, case):
+    """SIGKILL, and nobody to undo anything: the next apply either refuses and says what to do, or makes the whole; then
+    teardown leads back to what was, and nothing is in the way of one more apply."""
+    manifest = CASES[case](lab)
+    before = lab.pod.dump()
+    told = {"refused": 0, "made": 0}
+    for at in range(1, 1000):
+        process = stop_at(lab, manifest, at)
+        if not process:
+            break
+        process.kill()
+        err = process.communicate(timeout=PATIENCE)[1]
+        call = f"killed before call {at}, {(lab.directory / 'shim').read_text()}: {err}"
+        again = lab.netsetup("apply", manifest, check=False)
+        told["refused" if again.returncode else "made"] += 1
+        if again.returncode:
+            assert "netsetup teardown" in again.stderr, call + again.stderr
+        else:
+            assert {"tap0", "k6t-eth0"} <= set(lab.pod.links()), call
+        lab.netsetup("teardown", manifest)
+        assert lab.pod.dump() == before, call
+        assert list(lab.state.glob("*")) == [] and list(lab.cache.iterdir()) == [], call
+    print(f"{case}: {told}")
+    assert told["refused"] > 30 and told["made"] >= 5  # before the journal, and between it and the state
+    lab.netsetup("teardown", manifest)
+    assert lab.pod.dump() == before
 
 
 @pytest.mark.parametrize("victim", ["tap0", "k6t-eth0"])
