@@ -74,6 +74,12 @@ static int read_file(const char *directory, const char *path, int fd, struct iso
     return 0;
 }
 
+/* Not alphasort(3), whose order is the language's: the image depends neither on that nor on the directory's own. */
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
 static int collect(const char *directory, int root, const char *below, unsigned depth, struct iso_files *files,
                    struct error **ret_error)
 {
@@ -86,7 +92,7 @@ static int collect(const char *directory, int root, const char *below, unsigned 
     if (depth > LIMIT_VOLUME_DEPTH)
         return error_set(ret_error, ERROR_LIMIT, ELOOP, "%s is nested deeper than %u directories", directory,
                          LIMIT_VOLUME_DEPTH);
-    n = scandirat(fd, ".", &entries, NULL, alphasort); /* sorted: the image must not depend on the directory's order */
+    n = scandirat(fd, ".", &entries, NULL, by_name);
     if (n < 0)
         return error_errno(ret_error, errno, "cannot list %s/%s", directory, below);
     for (int i = 0; i < n; i++) {

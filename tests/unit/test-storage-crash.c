@@ -25,8 +25,7 @@
 #include <cmocka.h>
 
 #include "base/child.h"
-#include "base/fd.h"
-#include "storage/storage.h"
+#include "storage-lab.h"
 
 #define FILE_LIMIT (64U << 20)
 
@@ -102,50 +101,25 @@ static const char manifest[] =
     "  - {name: metrics, downwardMetrics: {}}\n";
 
 /* in memory: how long a disk takes for each fsync is not the question here */
-static char directory[] = "/dev/shm/test-crash-XXXXXX";
-static char dirs[7][128];
+static struct lab lab = {.directory = "/dev/shm/test-crash-XXXXXX"};
 static struct vmi *vmi;
-
-static char *in(const char *name)
-{
-    static char paths[8][256];
-    static unsigned next;
-    char *path = paths[next++ % 8];
-
-    snprintf(path, sizeof(paths[0]), "%s/%s", directory, name);
-    return path;
-}
-
-static void put(const char *path, const void *data, size_t length)
-{
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-
-    assert_true(fd >= 0 && fd_write_all(fd, data, length) == 0);
-    close(fd);
-}
 
 static void start_over(void)
 {
-    static const char *const names[] = {"private", "ephemeral", "container-disks", "hotplug", "empty", "sa", "dev"};
     static char content[1 << 16];
 
-    remove_tree(directory);
-    assert_int_equal(mkdir(directory, 0755), 0);
-    for (size_t i = 0; i < ELEMENTSOF(names); i++) {
-        snprintf(dirs[i], sizeof(dirs[i]), "%s/%s", directory, names[i]);
-        assert_int_equal(mkdir(dirs[i], 0755), 0);
-    }
-    assert_int_equal(mkdir_parents(in("private/vmi-disks/host"), 0755, NULL), 0);
-    assert_int_equal(mkdir_parents(in("private/config-map/conf"), 0755, NULL), 0);
-    put(in("private/config-map/conf/key"), "value", 5);
-    put(in("container-disks/disk_0.img"), content, sizeof(content));
-    put(in("container-disks/disk_1.img"), content, sizeof(content));
+    remove_tree(lab.directory);
+    assert_int_equal(mkdir(lab.directory, 0755), 0);
+    lab_make_pod(&lab);
+    assert_int_equal(mkdir_parents(lab_path(&lab, "private/vmi-disks/host"), 0755, NULL), 0);
+    lab_put(lab_path(&lab, "private/config-map/conf/key"), "value", 5);
+    lab_put(lab_path(&lab, "container-disks/disk_0.img"), content, sizeof(content));
+    lab_put(lab_path(&lab, "container-disks/disk_1.img"), content, sizeof(content));
 }
 
 static struct storage *plan(void)
 {
-    const struct storage_options options = {.paths = {dirs[0], dirs[1], dirs[2], dirs[3], dirs[4], dirs[5], dirs[6]},
-                                            .owner_uid = (unsigned)-1};
+    const struct storage_options options = {.paths = lab.paths, .owner_uid = (unsigned)-1};
     _cleanup_(faults_done) struct faults faults = {0};
     struct storage *storage = NULL;
 
@@ -224,7 +198,7 @@ static void check_volumes(const struct storage *storage, bool or_absent, int at)
 
 static void check_no_staging(int at)
 {
-    const char *argv[] = {"find", directory, "-name", "*.staging", NULL};
+    const char *argv[] = {"find", lab.directory, "-name", "*.staging", NULL};
     _cleanup_free_ char *out = NULL;
     int code;
 
@@ -284,7 +258,7 @@ static int set_up(void **state)
     struct storage *storage;
 
     if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0 ||
-        !(mkdtemp(directory) || mkdtemp(strcpy(directory, "/tmp/test-crash-XXXXXX"))) ||
+        !(mkdtemp(lab.directory) || mkdtemp(strcpy(lab.directory, "/tmp/test-crash-XXXXXX"))) ||
         vmi_load_text(manifest, strlen(manifest), "test", NULL, &vmi, &faults, NULL) < 0)
         return -1;
     shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -304,7 +278,7 @@ static int tear_down(void **state)
     for (size_t i = 0; i < VOLUMES; i++)
         free(wanted[i]);
     vmi_free(vmi);
-    remove_tree(directory);
+    remove_tree(lab.directory);
     return 0;
 }
 

@@ -18,32 +18,12 @@
 #include <cmocka.h>
 
 #include "base/child.h"
-#include "base/fd.h"
-#include "storage/storage.h"
+#include "storage-lab.h"
 
 #define SKIP 77
 #define MIB  (1024U * 1024)
 
-static char directory[] = "/tmp/test-node-XXXXXX";
-
-static const char *in(const char *name)
-{
-    static char paths[8][256];
-    static unsigned next;
-    char *path = paths[next++ % 8];
-
-    snprintf(path, sizeof(paths[0]), "%s/%s", directory, name);
-    return path;
-}
-
-static void put(const char *path, const void *data, size_t length)
-{
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-
-    if (fd < 0 || fd_write_all(fd, data, length) < 0)
-        _exit(3);
-    close(fd);
-}
+static struct lab lab = {.directory = "/tmp/test-node-XXXXXX"};
 
 static void put_image(const char *path, unsigned seed)
 {
@@ -51,7 +31,7 @@ static void put_image(const char *path, unsigned seed)
 
     for (size_t i = 0; i < sizeof(data); i++)
         data[i] = (unsigned char)(i * 7 + i / 251 + seed);
-    put(path, data, sizeof(data));
+    lab_put(path, data, sizeof(data));
 }
 
 /* ---- a container ------------------------------------------------------------------------------------------------- */
@@ -75,7 +55,7 @@ static struct container start(const char *socket_path, void (*fill)(void))
     c.pid = fork();
     assert_true(c.pid >= 0);
     if (c.pid == 0) {
-        const char *root = in("root");
+        const char *root = lab_path(&lab, "root");
 
         if (unix_listen(socket_path, 0660, 64, &listener, NULL) < 0 || (mkdir(root, 0755) < 0 && errno != EEXIST) ||
             unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
@@ -143,32 +123,32 @@ static void same_content(const char *path, unsigned seed)
 /* container_disk_mount() on `name` of our directory, by the container of that socket. */
 static int show(const char *socket, const char *path, const char *name, struct error **ret_error)
 {
-    return container_disk_mount(in(socket), NULL, path, directory, name, ret_error);
+    return container_disk_mount(lab_path(&lab, "%s", socket), NULL, path, lab.directory, name, ret_error);
 }
 
 static void test_single_file(void **state)
 {
-    struct container c = start(in("disk_0.sock"), fill_one);
+    struct container c = start(lab_path(&lab, "disk_0.sock"), fill_one);
     _cleanup_error_ struct error *e = NULL;
     struct statvfs fs;
 
     for (int again = 0; again < 2; again++) /* the second call changes nothing */
         assert_int_equal(show("disk_0.sock", NULL, "disk_0.img", &e), 0);
-    same_content(in("disk_0.img"), 1);
-    assert_int_equal(statvfs(in("disk_0.img"), &fs), 0);
+    same_content(lab_path(&lab, "disk_0.img"), 1);
+    assert_int_equal(statvfs(lab_path(&lab, "disk_0.img"), &fs), 0);
     assert_int_equal(fs.f_flag & (ST_RDONLY | ST_NOSUID | ST_NODEV | ST_NOEXEC),
                      ST_RDONLY | ST_NOSUID | ST_NODEV | ST_NOEXEC);
-    assert_int_equal(open(in("disk_0.img"), O_WRONLY | O_CLOEXEC), -1);
+    assert_int_equal(open(lab_path(&lab, "disk_0.img"), O_WRONLY | O_CLOEXEC), -1);
     assert_int_equal(errno, EROFS);
     stop(&c);
-    same_content(in("disk_0.img"), 1); /* the mount holds the file when its container is gone */
+    same_content(lab_path(&lab, "disk_0.img"), 1); /* the mount holds the file when its container is gone */
     assert_int_equal(show("disk_0.sock", NULL, "disk_0.img", &e), 0);
-    container_disks_unmount(directory);
-    assert_int_equal(truncate(in("disk_0.img"), 0), 0);
-    container_disks_unmount(directory);
+    container_disks_unmount(lab.directory);
+    assert_int_equal(truncate(lab_path(&lab, "disk_0.img"), 0), 0);
+    container_disks_unmount(lab.directory);
     /* nobody is there any more */
     assert_int_equal(show("disk_0.sock", NULL, "disk_0.img", &e), -EAGAIN);
-    assert_int_equal(unlink(in("disk_0.img")), 0);
+    assert_int_equal(unlink(lab_path(&lab, "disk_0.img")), 0);
 }
 
 static void test_named_file(void **state)
@@ -181,17 +161,18 @@ static void test_named_file(void **state)
         {"/etc-link/passwd", 3}, /* of the container, not ours */
         {"/../../etc/passwd", 3},
     };
-    struct container c = start(in("disk_1.sock"), fill_two);
+    struct container c = start(lab_path(&lab, "disk_1.sock"), fill_two);
     _cleanup_error_ struct error *e = NULL;
 
-    assert_int_equal(mkdir(in("kernel-boot"), 0755), 0);
+    assert_int_equal(mkdir(lab_path(&lab, "kernel-boot"), 0755), 0);
     for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
         assert_int_equal(show("disk_1.sock", rows[i].path, "disk_1.img", &e), 0);
-        same_content(in("disk_1.img"), rows[i].seed);
-        assert_int_equal(container_disk_mount(in("disk_1.sock"), NULL, rows[i].path, in("kernel-boot"), "vmlinuz", &e),
+        same_content(lab_path(&lab, "disk_1.img"), rows[i].seed);
+        assert_int_equal(container_disk_mount(lab_path(&lab, "disk_1.sock"), NULL, rows[i].path,
+                                              lab_path(&lab, "kernel-boot"), "vmlinuz", &e),
                          0);
-        same_content(in("kernel-boot/vmlinuz"), rows[i].seed);
-        container_disks_unmount(directory);
+        same_content(lab_path(&lab, "kernel-boot/vmlinuz"), rows[i].seed);
+        container_disks_unmount(lab.directory);
     }
     stop(&c);
 }
@@ -200,13 +181,13 @@ static void test_named_file(void **state)
 static void test_hostile_target(void **state)
 {
     static const char *const names[] = {"link.img", "fifo.img", "folder.img", ".."};
-    struct container c = start(in("disk_3.sock"), fill_one);
+    struct container c = start(lab_path(&lab, "disk_3.sock"), fill_one);
 
-    put(in("victim"), "victim", 6);
-    assert_int_equal(symlink("victim", in("link.img")), 0);
-    assert_int_equal(mkfifo(in("fifo.img"), 0644), 0);
-    assert_int_equal(mkdir(in("folder.img"), 0755), 0);
-    assert_int_equal(symlink("/etc", in("kernel-link")), 0);
+    lab_put(lab_path(&lab, "victim"), "victim", 6);
+    assert_int_equal(symlink("victim", lab_path(&lab, "link.img")), 0);
+    assert_int_equal(mkfifo(lab_path(&lab, "fifo.img"), 0644), 0);
+    assert_int_equal(mkdir(lab_path(&lab, "folder.img"), 0755), 0);
+    assert_int_equal(symlink("/etc", lab_path(&lab, "kernel-link")), 0);
     for (size_t i = 0; i < ELEMENTSOF(names); i++) {
         _cleanup_error_ struct error *e = NULL;
 
@@ -214,26 +195,28 @@ static void test_hostile_target(void **state)
         if (!strstr(error_message(e), "no regular file"))
             fail_msg("%s: %s", names[i], error_message(e));
     }
-    assert_true(container_disk_mount(in("disk_3.sock"), NULL, NULL, in("kernel-link"), "passwd", NULL) < 0);
+    assert_true(container_disk_mount(lab_path(&lab, "disk_3.sock"), NULL, NULL, lab_path(&lab, "kernel-link"), "passwd",
+                                     NULL) < 0);
     stop(&c);
 }
 
 /* A socket of the pod's folder may be another pod's, or any process's. */
 static void test_peer(void **state)
 {
-    struct container c = start(in("disk_4.sock"), fill_one);
+    struct container c = start(lab_path(&lab, "disk_4.sock"), fill_one);
     _cleanup_error_ struct error *e = NULL;
     pid_t pid = 0;
 
-    assert_int_equal(container_peer(in("disk_4.sock"), NULL, &pid, &e), 0);
+    assert_int_equal(container_peer(lab_path(&lab, "disk_4.sock"), NULL, &pid, &e), 0);
     assert_int_equal(pid, c.pid);
-    assert_int_equal(container_peer(in("none.sock"), NULL, &pid, NULL), -EAGAIN);
-    assert_int_equal(container_peer(in("no-folder/none.sock"), NULL, &pid, NULL), -EAGAIN);
-    assert_int_equal(container_peer(in("disk_4.sock"), "1b4e28ba-2fa1-11d2-883f-0016d3cca427", &pid, &e), -EPERM);
+    assert_int_equal(container_peer(lab_path(&lab, "none.sock"), NULL, &pid, NULL), -EAGAIN);
+    assert_int_equal(container_peer(lab_path(&lab, "no-folder/none.sock"), NULL, &pid, NULL), -EAGAIN);
+    assert_int_equal(container_peer(lab_path(&lab, "disk_4.sock"), "1b4e28ba-2fa1-11d2-883f-0016d3cca427", &pid, &e),
+                     -EPERM);
     assert_non_null(strstr(error_message(e), "none of pod 1b4e28ba"));
-    assert_true(container_disk_mount(in("disk_4.sock"), "1b4e28ba-2fa1-11d2-883f-0016d3cca427", NULL, directory,
-                                     "disk_4.img", NULL) < 0);
-    assert_int_equal(access(in("disk_4.img"), F_OK), -1);
+    assert_true(container_disk_mount(lab_path(&lab, "disk_4.sock"), "1b4e28ba-2fa1-11d2-883f-0016d3cca427", NULL,
+                                     lab.directory, "disk_4.img", NULL) < 0);
+    assert_int_equal(access(lab_path(&lab, "disk_4.img"), F_OK), -1);
     stop(&c);
 }
 
@@ -243,7 +226,7 @@ static void test_short_socket(void **state)
     _cleanup_close_ int fd = -EBADF, listener = -EBADF;
     pid_t pid = 0;
 
-    snprintf(long_dir, sizeof(long_dir), "%s/%s", directory,
+    snprintf(long_dir, sizeof(long_dir), "%s/%s", lab.directory,
              "a-folder-with-a-very-long-name-as-kubelet-has-them-for-its-volumes-and-more-of-it-still-to-come-here");
     assert_int_equal(mkdir(long_dir, 0700), 0);
     snprintf(path, sizeof(path), "%s/launcher-sock", long_dir);
@@ -255,13 +238,13 @@ static void test_short_socket(void **state)
 
 static void refuse(void (*fill)(void), const char *path, const char *why)
 {
-    struct container c = start(in("disk_2.sock"), fill);
+    struct container c = start(lab_path(&lab, "disk_2.sock"), fill);
     _cleanup_error_ struct error *e = NULL;
 
     assert_true(show("disk_2.sock", path, "disk_2.img", &e) < 0);
     if (!strstr(error_message(e), why))
         fail_msg("%s", error_message(e));
-    assert_int_equal(access(in("disk_2.img"), F_OK), -1);
+    assert_int_equal(access(lab_path(&lab, "disk_2.img"), F_OK), -1);
     stop(&c);
 }
 
@@ -288,9 +271,9 @@ int main(void)
         printf("no mount namespace of our own here: %s\n", strerror(errno));
         return SKIP;
     }
-    if (!mkdtemp(directory))
+    if (!mkdtemp(lab.directory))
         return 1;
     failed = cmocka_run_group_tests(tests, NULL, NULL);
-    remove_tree(directory);
+    remove_tree(lab.directory);
     return failed;
 }

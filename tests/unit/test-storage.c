@@ -23,14 +23,13 @@
 #include "base/fd.h"
 #include "base/limits.h"
 #include "base/strbuf.h"
+#include "storage-lab.h"
 #include "storage/private.h"
 
 /* ---- a pod in a directory -------------------------------------------------------------------------------------- */
 
 struct pod {
-    char directory[64];
-    char dirs[7][128];
-    struct storage_paths paths;
+    struct lab lab;
     struct vmi *vmi;
     struct faults faults;
     struct error *error;
@@ -45,21 +44,14 @@ static void pod_done(struct pod *pod)
     vmi_free(pod->vmi);
     faults_done(&pod->faults);
     error_free(pod->error);
-    remove_tree(pod->directory);
+    remove_tree(pod->lab.directory);
 }
 
 static void pod_init(struct pod *pod)
 {
-    static const char *const names[] = {"private", "ephemeral", "container-disks", "hotplug", "empty", "sa", "dev"};
-
-    *pod = (struct pod){.directory = "/tmp/test-storage-XXXXXX"};
-    assert_non_null(mkdtemp(pod->directory));
-    for (size_t i = 0; i < ELEMENTSOF(names); i++) {
-        snprintf(pod->dirs[i], sizeof(pod->dirs[i]), "%s/%s", pod->directory, names[i]);
-        assert_int_equal(mkdir(pod->dirs[i], 0755), 0);
-    }
-    pod->paths = (struct storage_paths){pod->dirs[0], pod->dirs[1], pod->dirs[2], pod->dirs[3],
-                                        pod->dirs[4], pod->dirs[5], pod->dirs[6]};
+    *pod = (struct pod){.lab.directory = "/tmp/test-storage-XXXXXX"};
+    assert_non_null(mkdtemp(pod->lab.directory));
+    lab_make_pod(&pod->lab);
 }
 
 /* devices.disks of the same names, and the volumes */
@@ -89,7 +81,7 @@ static void pod_load(struct pod *pod, const char *spec_rest, const char *const *
 static int pod_plan(struct pod *pod, bool outside, const struct storage_override *overrides, size_t n)
 {
     const struct storage_options options = {
-        .paths = pod->paths,
+        .paths = pod->lab.paths,
         .overrides = overrides,
         .n_overrides = n,
         .outside_pod = outside,
@@ -117,26 +109,12 @@ static const struct storage_volume *pod_volume(const struct pod *pod, const char
     return NULL;
 }
 
-_printf_(2, 3) static char *in(const struct pod *pod, const char *format, ...)
-{
-    static char paths[8][512];
-    static unsigned next;
-    char *path = paths[next++ % 8];
-    int n = snprintf(path, 512, "%s/", pod->directory);
-    va_list ap;
-
-    va_start(ap, format);
-    vsnprintf(path + n, 512 - (size_t)n, format, ap);
-    va_end(ap);
-    return path;
-}
+/* A path in the pod's directory. */
+#define in(pod, ...) lab_path(&(pod)->lab, __VA_ARGS__)
 
 static void put(const char *path, const char *content)
 {
-    _cleanup_free_ char *parent = strndup(path, (size_t)(strrchr(path, '/') - path));
-
-    assert_int_equal(mkdir_parents(parent, 0755, NULL), 0);
-    assert_int_equal(file_write_atomic(path, content, strlen(content), 0644, NULL), 0);
+    lab_put(path, content, strlen(content));
 }
 
 static void put_sparse(const char *path, off_t size)
@@ -188,7 +166,7 @@ static bool has_program(const char *name)
 /* No file but `keep` below the directory. */
 static void check_nothing_left(const struct pod *pod, const char *keep)
 {
-    _cleanup_free_ char *out = run("find", pod->directory, "-type", "f", "-not", "-name", keep);
+    _cleanup_free_ char *out = run("find", pod->lab.directory, "-type", "f", "-not", "-name", keep);
 
     assert_string_equal(out, "");
 }
@@ -236,7 +214,7 @@ static void test_plan_paths(void **state)
     size_t count;
 
     pod_init(&pod);
-    pod.paths = storage_pod_paths;
+    pod.lab.paths = storage_pod_paths;
     pod_load(&pod, "", disks, volumes);
     assert_int_equal(pod_plan(&pod, false, NULL, 0), 0);
     storage_get_volumes(pod.storage, &count);
@@ -520,28 +498,72 @@ static void test_trees(void **state)
     assert_string_equal(label_of(pod_volume(&pod, "gone")->path), "cfgdata"); /* empty, but there */
 }
 
-static void write_sample(const char *path)
+/* The sources of a pod's ISO images, made in one order or the other, and of a time of their own. */
+static void fill_sources(const struct pod *pod, bool backwards, time_t time)
 {
-    _cleanup_(iso_files_done) struct iso_files files = {0};
+    static const char *const sources[] = {"config-map/cm", "config-map/cm/sub", "config-map/cm/sub/deeper",
+                                          "secret/sec", "sysprep/sp"};
+    const struct timespec times[2] = {{.tv_sec = time}, {.tv_sec = time}};
 
-    assert_int_equal(iso_files_add(&files, "b/c/d", strdup("1"), 1), 0);
-    assert_int_equal(iso_files_add(&files, "b/e", strdup("22"), 2), 0);
-    assert_int_equal(iso_files_add(&files, "f", strdup(""), 0), 0);
-    assert_int_equal(iso_write(path, "cidata", &files, (unsigned)-1, NULL), 0);
+    for (size_t i = 0; i < ELEMENTSOF(sources) * 40; i++) {
+        size_t n = backwards ? ELEMENTSOF(sources) * 40 - 1 - i : i;
+        const char *path =
+            in(pod, "private/%s/%s-%zu.Conf", sources[n / 40], n % 3 ? "key" : "Key", n % 40 * 7919 % 101);
+
+        put(path, n % 5 ? path + strlen(pod->lab.directory) : "");
+        assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    }
 }
 
+/* What stands behind the last byte that is not zero, in sectors of a CD. */
+static void check_padding(const char *iso)
+{
+    _cleanup_free_ char *data = NULL;
+    size_t length, used;
+
+    assert_int_equal(file_read(iso, 64 << 20, &data, &length, NULL), 0);
+    for (used = length; used > 0 && data[used - 1] == 0; used--)
+        ;
+    assert_int_equal(length % 2048, 0);
+    assert_true(length - used >= 150UL * 2048); /* what readers of a disc read ahead */
+}
+
+/* The same input makes the same bytes: whatever the time, its zone, the umask, the language, and the order and the
+ * times of the files. */
 static void test_iso_reproducible(void **state)
 {
-    _cleanup_(pod_done) struct pod pod = {0};
-    time_t first = time(NULL);
+    static const char *const disks[] = {"nc", "cdrive", "cm", "sec", "sp", NULL},
+                             *const zones[] = {"UTC", "Asia/Kolkata"}, *const languages[] = {"C", "C.UTF-8"};
+    struct pod pods[2] = {0};
+    mode_t mask = umask(022);
+    time_t first = 0;
 
-    pod_init(&pod);
-    setenv("TZ", "Asia/Kolkata", 1);
-    write_sample(in(&pod, "a.iso"));
-    while (time(NULL) < first + 2) /* the event waited for is the next second but one of the clock */
-        sched_yield();
-    write_sample(in(&pod, "b.iso"));
-    free(run("cmp", in(&pod, "a.iso"), in(&pod, "b.iso")));
+    for (size_t i = 0; i < 2; i++) {
+        while (time(NULL) < first + 2) /* the event waited for is the next second but one of the clock */
+            sched_yield();
+        pod_init(&pods[i]);
+        pod_load(&pods[i], "", disks,
+                 "  - {name: nc, cloudInitNoCloud: {userData: '#cloud-config', networkData: 'version: 2'}}\n"
+                 "  - {name: cdrive, cloudInitConfigDrive: {userData: '#cloud-config'}}\n"
+                 "  - {name: cm, configMap: {name: c, volumeLabel: My-Label}}\n"
+                 "  - {name: sec, secret: {secretName: s}}\n  - {name: sp, sysprep: {secret: {name: s}}}\n");
+        fill_sources(&pods[i], i == 1, (time_t)(i + 1) * 1000000000);
+        setenv("TZ", zones[i], 1);
+        setenv("LC_ALL", languages[i], 1);
+        umask(i == 0 ? 0 : 077);
+        assert_int_equal(pod_plan(&pods[i], false, NULL, 0), 0);
+        pod_prepare(&pods[i]);
+        umask(022);
+        first = time(NULL);
+    }
+    for (size_t i = 0; disks[i]; i++) {
+        free(run("cmp", pod_volume(&pods[0], disks[i])->path, pod_volume(&pods[1], disks[i])->path));
+        check_padding(pod_volume(&pods[0], disks[i])->path);
+    }
+    umask(mask);
+    unsetenv("LC_ALL");
+    pod_done(&pods[0]);
+    pod_done(&pods[1]);
 }
 
 static void test_metrics_disk(void **state)
@@ -937,12 +959,12 @@ static void test_full_file_system(void **state)
         _cleanup_error_ struct error *error = NULL;
         int r;
 
-        if (mount("tmpfs", pod.directory, "tmpfs", 0, rooms[i]) < 0)
+        if (mount("tmpfs", pod.lab.directory, "tmpfs", 0, rooms[i]) < 0)
             skip(); /* not root */
         assert_int_equal(mkdir_parents(in(&pod, "private/vmi-disks/c"), 0755, NULL), 0);
         r = storage_prepare(pod.storage, &error);
-        left = run("find", pod.directory, "-type", "f");
-        umount2(pod.directory, MNT_DETACH);
+        left = run("find", pod.lab.directory, "-type", "f");
+        umount2(pod.lab.directory, MNT_DETACH);
         assert_true(r < 0);
         assert_string_equal(left, "");
         print_message("%s: %s\n", rooms[i], error_message(error));
@@ -961,7 +983,7 @@ static void test_no_qemu_img(void **state)
     pod_load(&pod, "", disks,
              "  - {name: a, containerDisk: {image: x}}\n  - {name: b, cloudInitNoCloud: {userData: x}}\n");
     make_odd_qcow2(in(&pod, "container-disks/disk_0.img"));
-    options = (struct storage_options){.paths = pod.paths, .qemu_img = "/nonexistent/qemu-img", .owner_uid = ~0U};
+    options = (struct storage_options){.paths = pod.lab.paths, .qemu_img = "/nonexistent/qemu-img", .owner_uid = ~0U};
     assert_int_equal(storage_plan(pod.vmi, &options, &pod.storage, &pod.faults, &pod.error), 0);
     assert_int_equal(storage_prepare(pod.storage, &pod.error), -ENOENT);
     assert_int_equal(error_exit_code(pod.error), EXIT_HOST_CANNOT);
@@ -998,7 +1020,7 @@ static void test_bad_qemu_img(void **state)
         assert_true(asprintf(&script, "#!/bin/sh\n%s\n", rows[i].script) > 0);
         put(in(&pod, "fake"), script);
         chmod(in(&pod, "fake"), 0755);
-        options = (struct storage_options){.paths = pod.paths, .qemu_img = in(&pod, "fake"), .owner_uid = ~0U};
+        options = (struct storage_options){.paths = pod.lab.paths, .qemu_img = in(&pod, "fake"), .owner_uid = ~0U};
         assert_int_equal(storage_plan(pod.vmi, &options, &pod.storage, &pod.faults, &pod.error), 0);
         assert_int_equal(storage_prepare(pod.storage, &pod.error), -EPERM);
         if (!strstr(error_message(pod.error), rows[i].says))
@@ -1059,7 +1081,7 @@ int main(void)
         cmocka_unit_test(test_no_qemu_img),
         cmocka_unit_test(test_bad_qemu_img),
         cmocka_unit_test(test_overrides),
-        cmocka_unit_test(test_iso_reproducible), /* last: it loads libarchive into this process */
+        cmocka_unit_test(test_iso_reproducible),
     };
 
     setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1);
