@@ -127,7 +127,8 @@ static const char *next_phase(const struct view *v, const json_t *pod, int64_t *
         *ret_again = left;
         return phase;
     }
-    return streq(GET_TEXT(pod, "status", "phase"), "Succeeded") ? "Succeeded" : "Failed";
+    /* a launcher that was told to end before it had a guest exits with 0 too: that is no success */
+    return streq(GET_TEXT(pod, "status", "phase"), "Succeeded") && vmi_was_running(v->vmi) ? "Succeeded" : "Failed";
 }
 
 static void set_phase(const struct view *v, json_t *status, const char *phase)

@@ -578,6 +578,38 @@ static void test_multus_status(void **state)
     }
 }
 
+/* The pod has ended, and the node agent is silent for longer than its grace: success takes a guest that ran. */
+static void test_pod_ended(void **state)
+{
+    static const struct {
+        const char *phase;
+        bool ran;
+        const char *pod, *wanted;
+    } cases[] = {
+        {"Scheduling", false, "Succeeded", "Failed"}, {"Scheduled", false, "Succeeded", "Failed"},
+        {"Scheduled", false, "Failed", "Failed"},     {"Running", true, "Succeeded", "Succeeded"},
+        {"Running", true, "Failed", "Failed"},
+    };
+
+    for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+        struct view v = {.now = NOW, .vmi = make_vmi(cases[i].phase, cases[i].ran, false)};
+        struct plan p = {0};
+        char text[512];
+
+        snprintf(text, sizeof(text),
+                 "[{\"metadata\": {\"name\": \"p\", \"uid\": \"P1\"}, \"status\": {\"phase\": \"%s\","
+                 " \"containerStatuses\": [{\"name\": \"compute\", \"state\": {\"terminated\":"
+                 " {\"finishedAt\": \"2020-01-01T00:00:00Z\"}}}]}}]",
+                 cases[i].pod);
+        v.pods = parse(text);
+        assert_int_equal(plan_vmi(&v, &p), 0);
+        assert_string_equal(GET_TEXT(p.body, "status", "phase"), cases[i].wanted);
+        plan_done(&p);
+        json_decref(v.vmi);
+        json_decref(v.pods);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -596,6 +628,7 @@ int main(void)
         cmocka_unit_test(test_data_volumes),
         cmocka_unit_test(test_migration),
         cmocka_unit_test(test_multus_status),
+        cmocka_unit_test(test_pod_ended),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
