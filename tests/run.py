@@ -194,7 +194,7 @@ def settings(name):
     }
 
 
-def run_pytest(name, verbose):
+def run_pytest(name, verbose, only):
     chosen = settings(name)
     outcome = Outcome()
     LOGS.mkdir(parents=True, exist_ok=True)
@@ -203,7 +203,7 @@ def run_pytest(name, verbose):
     # The folders that hold tests, not their parent: pytest takes options from the conftest.py of what it is given.
     folders = sorted({str(p.parent.relative_to(TOP)) for p in (TOP / "tests" / name).glob("**/test_*.py")})
     argv = [PYTHON, "-m", "pytest", *folders, "-ra", "-p", "no:cacheprovider", f"--junitxml={report}"]
-    argv += [f"--timeout={chosen['timeout']}"]
+    argv += [f"--timeout={chosen['timeout']}", *(["-k", only] if only else [])]
     if chosen["workers"]:
         argv += ["-n", str(chosen["workers"]), "--dist", "load"]
     elif not chosen["serial"]:
@@ -267,7 +267,10 @@ def main():
     parser.add_argument("--list", action="store_true", help="name the suites")
     parser.add_argument("--slow", action="store_true", help="the slow suites too")
     parser.add_argument("-v", "--verbose", action="store_true", help="print what passing suites print")
+    parser.add_argument("-k", metavar="EXPRESSION", help="of the named suites only the tests whose names it fits, as pytest has it")
     options = parser.parse_args()
+    if options.k and not (options.suite and set(options.suite).isdisjoint(MESON_SUITES)):
+        parser.error("-k takes the names of suites that pytest runs")
     if options.list:
         for name in suites:
             print(name + ("" if name in MESON_SUITES else kind_of(settings(name))))
@@ -285,7 +288,7 @@ def main():
     for position, name in enumerate(chosen, 1):
         begin = time.monotonic()
         print(f"[{position}/{len(chosen)}] {name} …", flush=True)
-        outcome = run_meson(name) if name in MESON_SUITES else run_pytest(name, options.verbose)
+        outcome = run_meson(name) if name in MESON_SUITES else run_pytest(name, options.verbose, options.k)
         total.add(outcome)
         print(
             f"[{position}/{len(chosen)}] {name}: {outcome.passed} passed, {len(outcome.failed)} failed,"
