@@ -17,6 +17,7 @@ import threading
 import time
 import urllib.request
 import uuid
+from collections import namedtuple
 from pathlib import Path
 
 import yaml
@@ -33,6 +34,10 @@ DOMAIN = {"Status": {"Status": "Running", "Reason": "Unknown", "OSInfo": {"Name"
                    "OS": {"Type": {"Machine": "pc-q35-7.2"}},
                    "Devices": {"Disks": [{"Alias": {"Name": n}, "Target": {"Device": d}} for n, d in (("rootdisk", "vda"), ("containerdisk", "sda"))]}}}
 LINKS = [{"name": "default", "binding": "bridge", "podLink": "eth0", "mac": "6a:07:67:28:e5:d7", "queues": 1, "podIPs": ["10.0.0.9"]}]
+
+
+Memory = namedtuple("Memory", "own pss resident")
+Row = namedtuple("Row", "memory cpu")
 
 
 class Launchers:
@@ -126,9 +131,11 @@ class Handler:
         wait_for("the agent to rest", resting, 900)
 
     def memory(self):
-        """KiB: resident, and of it what is the process's own (not files that are mapped)."""
-        fields = {k: int(v.split()[0]) for k, v in (line.split(":") for line in Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines()[1:])}
-        return fields["Rss"], fields["Anonymous"]
+        """KiB, by smaps_rollup: what it has written to, which is its own and in no file; its share of all that is mapped; resident."""
+        lines = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines()[1:]
+        fields = {key: int(value.split()[0]) for key, value in (line.split(":") for line in lines)}
+        assert fields["Private_Dirty"] <= fields["Anonymous"] + 64, fields  # nothing of its own is in a file that it has mapped
+        return Memory(fields["Anonymous"], fields["Pss"], fields["Rss"])
 
     def cpu(self):
         f = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -140,7 +147,7 @@ class Handler:
 
 
 def measure(node, size):
-    """(resident KiB, own KiB, CPU seconds) with so many instances: first they become Running, then of an agent started anew."""
+    """Two Rows with so many instances: first they become Running, then of an agent started anew."""
     before = node.running() if node.made else 0
     node.make(size)
     rows = []
@@ -148,7 +155,7 @@ def measure(node, size):
         handler = Handler(node)
         handler.rest(writes)
         assert int(handler.metrics()["vmlet_handler_instances"]) == size
-        rows.append((*handler.memory(), handler.cpu()))
+        rows.append(Row(handler.memory(), handler.cpu()))
         handler.stop()
     assert node.running() == size
     return rows
@@ -157,7 +164,7 @@ def measure(node, size):
 def main():
     import conftest
     import test_crds
-    sizes = [int(x) for x in sys.argv[1:]] or [1, 100, 1000]
+    sizes = [int(x) for x in sys.argv[1:]] or [0, 1, 100, 1000]
 
     class Tmp:
         def mktemp(self, name):
@@ -171,8 +178,10 @@ def main():
         api.wait("VMIs", "GET", f"{KUBEVIRT}/virtualmachineinstances", lambda s, _: s == 200)
         node = Node(api, Tmp().mktemp("scale"))
         for size in sizes:
-            for what, (rss, own, cpu) in zip(("became Running", "an agent started anew"), measure(node, size)):
-                print(f"{size} instances, {what}: {rss / 1024:.1f} MiB resident, {own / 1024:.2f} MiB its own, {cpu / size * 1000:.1f} ms CPU each", flush=True)
+            for what, row in zip(("became Running", "an agent started anew"), measure(node, size)):
+                m = [f"{kib / 1024:.1f} MiB" for kib in row.memory]
+                each = f", {row.cpu / size * 1000:.1f} ms CPU each" if size else ""
+                print(f"{size} instances, {what}: {m[0]} its own, {m[1]} PSS, {m[2]} resident{each}", flush=True)
     finally:
         next(server, None)
 
