@@ -18,6 +18,7 @@
 #include "base/strv.h"
 #include "domain/domain-internal.h"
 #include "domain/metrics-channel.h"
+#include "domain/network.h"
 #include "domain/prepare.h"
 #include "domain/stats.h"
 #include "storage/storage.h"
@@ -73,7 +74,7 @@ static void wait_for_end(int pidfd)
 /* What a VM that has ended leaves of no use. Its logs stay. */
 static void remove_files(struct domain *d)
 {
-    static const char *const names[] = {"domain.json", "virt-vnc", PREPARE_IGNITION_FILE};
+    static const char *const names[] = {"domain.json", "virt-vnc", PREPARE_IGNITION_FILE, NETWORK_LEASES_FILE};
 
     STRV_FOREACH (path, d->sockets)
         unlink(*path);

@@ -10,8 +10,6 @@
 #include "netsetup/dhcp.h"
 #include "netsetup/state.h"
 
-#define LEASES_FILE "leases.json" /* in the directory of the VM */
-
 struct link {
     struct net_interface interface;
     bool present;
@@ -135,7 +133,7 @@ int pod_network_serve(struct pod_network *network, sd_event *event, const char *
     json_t *leases;
     int r = 0;
 
-    network->path = arena_printf(network->arena, "%s/" LEASES_FILE, dir);
+    network->path = arena_printf(network->arena, "%s/" NETWORK_LEASES_FILE, dir);
     if (!network->path)
         return error_oom(ret_error);
     if (!again)

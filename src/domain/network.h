@@ -11,6 +11,8 @@
 #include "base/event.h"
 #include "netsetup/plan.h"
 
+#define NETWORK_LEASES_FILE "leases.json" /* in the directory of the VM */
+
 struct pod_network;
 
 /* Reads the caches in `dir` (/var/run/kubevirt-private). ERROR_NETWORK when an interface of the manifest has none: its

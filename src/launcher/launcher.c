@@ -427,8 +427,9 @@ static void on_adopted(struct domain *domain, const struct error *error, void *u
 /* What a VM of a former boot, or one that is gone, has left in its directory. */
 static void remove_stale(const char *dir)
 {
-    static const char *const names[] = {STATE_FILE_NAME, "qmp.sock",     "agent.sock", "serial.in",
-                                        "serial.out",    "virt-serial0", "virt-vnc"};
+    static const char *const names[] = {STATE_FILE_NAME,    "qmp.sock",     "agent.sock", "serial.in",
+                                        "serial.out",       "virt-serial0", "virt-vnc",   PREPARE_IGNITION_FILE,
+                                        NETWORK_LEASES_FILE};
 
     for (size_t i = 0; i < ELEMENTSOF(names); i++) {
         _cleanup_free_ char *path = path_below(dir, names[i]);
@@ -524,7 +525,7 @@ static int adopt_if_any(struct launcher *l, struct error **ret_error)
     int r = 0;
 
     while (dir && r == 0 && (entry = readdir(dir)))
-        if (entry->d_name[0] != '.' && entry->d_type != DT_FIFO)
+        if (entry->d_name[0] != '.' && (entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN))
             r = try_dir(l, entry->d_name, ret_error);
     if (dir)
         closedir(dir);

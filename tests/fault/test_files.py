@@ -2,6 +2,7 @@
 """Every file that is written while a VM starts, runs and ends, on a disk that is full or broken; the wall clock set while
 deadlines run; a process that may open no more files."""
 import errno
+import json
 import os
 import resource
 import signal
@@ -115,6 +116,55 @@ def test_event_log(faulty, table, call, number):
     wait_until(lambda: "took over the running VM" in f.pod.log(), f.pod.log)
     end(f.pod, client)
     table.add(f"events.log: {call} fails, {errno.errorcode[number]}", "guest runs on", seconds)
+
+
+# A pod's own network namespace, made ready before the launcher is there.
+POD_NETWORK = """
+ip link set lo up
+ip link add eth0 type veth peer name outside
+ip addr add 10.244.1.5/24 dev eth0
+ip link set outside up && ip link set eth0 up
+ip route add default via 10.244.1.1
+mkdir -p {private}
+{netsetup} apply {manifest} --netns /proc/self/ns/net --state-dir {state} --cache-dir {private} --owner 0
+exec "$@"
+"""
+
+
+@each_error
+@pytest.mark.parametrize("call", ["open", "write", "rename"])
+def test_leases(faulty, table, call, number):
+    """The guest gets its address. The launcher that takes over knows nothing of it, and what it learns when the guest asks
+    again is written down."""
+    f = faulty(guest=True, append="vmlet.noagent", networks=[{"name": "default", "pod": {}}])
+    pod, mac = f.pod, "02:00:00:00:00:05"
+    pod.manifest["spec"]["domain"]["devices"]["interfaces"] = [{"name": "default", "masquerade": {}, "macAddress": mac}]
+    manifest = pod.tmp / "mark-vmi.json"
+    manifest.write_text(json.dumps(pod.manifest))
+    script = POD_NETWORK.format(private=pod.private, manifest=manifest, state=pod.tmp / "cd" / "network",
+                                netsetup=TOP / "build" / "netsetup" / "netsetup")
+    pod.prefix = ["unshare", "--net", "sh", "-ec", script, "sh"]
+    pod.start()
+    client = pod.client()
+    f.fail(call, number, "*/leases.json*")
+    client.ok("SyncVirtualMachine", vmi=pod.manifest)
+    console = pod.dir / "virt-serial0-log"
+    wait_until(lambda: console.exists() and b"vmlet guest address" in console.read_bytes(), pod.log)
+    wait_until(lambda: "but the next launcher will not know since when" in pod.log(), pod.log)
+    assert f.hits() > 0 and os.strerror(number) in pod.log()
+    assert client.ok("GetDomain")["vmlet"]["leases"]["default"]["client"] == mac
+    assert not list(pod.private.rglob("leases.json*"))
+    f.heal()
+    seconds, client = kill_launcher(pod, client)
+    wait_until(lambda: "took over the running VM" in pod.log(), pod.log)
+    assert client.ok("GetDomain")["vmlet"]["leases"]["default"]["boundAt"] == 0
+    client.ok("ResetVirtualMachine", vmi={})
+    leases = wait_until(lambda: list(pod.private.rglob("leases.json")), pod.log)
+    assert json.loads(leases[0].read_text())["default"]["client"] == mac
+    assert pod.state(client) == "Running"
+    (pod.private / "vif-cache-eth0.json").unlink()  # netsetup's; it goes with the pod
+    end(pod, client)
+    table.add(f"leases.json: {call} fails, {errno.errorcode[number]}", "guest gets its address; said in the log", seconds)
 
 
 @each_error
