@@ -14,7 +14,7 @@ import yaml
 
 import cluster as clusters
 import images
-from vm_lab import Machine
+from vm_lab import Machine, Watch
 
 TOP = Path(__file__).resolve().parent.parent.parent
 MANIFESTS = TOP / "tests/golden/manifests"
@@ -64,28 +64,6 @@ def document(name):
         text = text.replace(f"image: {image}\n", f"image: {clusters.REGISTRY}/{local}:latest\n")
     assert text.count(clusters.REGISTRY) == len(re.findall(r"^ *image: ", text, re.M)) > 0
     return text
-
-
-class Watch:
-    """kubectl get KIND NAME --watch: every line that it prints, in columns."""
-
-    def __init__(self, machine, kind):
-        argv = [f"{machine.cluster.settings()['plane']}/kubectl", "--kubeconfig", str(machine.cluster.kubeconfig), "get", kind,
-                "--watch", "--field-selector", f"metadata.name={machine.name}"]
-        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-    def end(self):
-        """(names of the columns, the values of the third column in their order)"""
-        self.process.terminate()
-        text = self.process.communicate(timeout=60)[0]
-        header, *lines = [line for line in text.splitlines() if line.strip()]
-        at = [m.start() for m in re.finditer(r"\S+", header)]
-        states = []
-        for line in lines:
-            state = line[at[2]:].split()[0] if len(line) > at[2] and line[at[2]] != " " else ""
-            if state and states[-1:] != [state]:
-                states.append(state)
-        return header.split(), states
 
 
 @pytest.fixture

@@ -164,3 +164,25 @@ class Machine:
         listing = self.kubectl("-n", "kubevirt", "exec", "ds/virt-handler", "--", "find", "/var/run/kubevirt-private")
         mounts = self.cluster.node("cat", "/proc/1/mounts").stdout
         return [line for line in listing.splitlines() if uid in line] + [line for line in mounts.splitlines() if "disk_0.img" in line]
+
+
+class Watch:
+    """kubectl get KIND NAME --watch: every line that it prints, in columns."""
+
+    def __init__(self, machine, kind):
+        argv = [f"{machine.cluster.settings()['plane']}/kubectl", "--kubeconfig", str(machine.cluster.kubeconfig), "get", kind,
+                "--watch", "--field-selector", f"metadata.name={machine.name}"]
+        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def end(self):
+        """(names of the columns, the values of the third column in their order)"""
+        self.process.terminate()
+        text = self.process.communicate(timeout=60)[0]
+        header, *lines = [line for line in text.splitlines() if line.strip()]
+        at = [m.start() for m in re.finditer(r"\S+", header)]
+        states = []
+        for line in lines:
+            state = line[at[2]:].split()[0] if len(line) > at[2] and line[at[2]] != " " else ""
+            if state and states[-1:] != [state]:
+                states.append(state)
+        return header.split(), states
