@@ -10,6 +10,7 @@
 #include <endian.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -31,12 +32,21 @@ char *staging_path(const char *path)
     return asprintf(&staging, "%s.staging", path) < 0 ? NULL : staging;
 }
 
-int staging_finish(const char *staging, const char *path, mode_t mode, unsigned owner, struct error **ret_error)
+static int staging_settle(int fd, const char *staging, mode_t mode, unsigned owner, struct error **ret_error)
 {
-    if (chmod(staging, mode) < 0)
+    if (fchmod(fd, mode) < 0)
         return error_errno(ret_error, errno, "cannot set the mode of %s", staging);
-    if (owner != (unsigned)-1 && owner != geteuid() && lchown(staging, owner, owner) < 0)
+    if (owner != (unsigned)-1 && owner != geteuid() && fchown(fd, owner, owner) < 0)
         return error_errno(ret_error, errno, "cannot give %s to uid %u", staging, owner);
+    return 0;
+}
+
+int staging_finish(int fd, const char *staging, const char *path, mode_t mode, unsigned owner, struct error **ret_error)
+{
+    int r = staging_settle(fd, staging, mode, owner, ret_error);
+
+    if (r < 0)
+        return r;
     if (rename(staging, path) < 0)
         return error_errno(ret_error, errno, "cannot rename %s to %s", staging, path);
     return 0;
@@ -136,7 +146,7 @@ int create_qcow2(const char *path, uint64_t size, const char *backing_path, cons
     if (r < 0)
         r = error_set(ret_error, ERROR_STORAGE, r, "cannot write %s: %s", path, strerror(-r));
     else
-        r = staging_finish(staging, path, 0640, owner, ret_error);
+        r = staging_finish(fd, staging, path, 0640, owner, ret_error);
     if (r < 0)
         unlink(staging);
     return r;
@@ -159,35 +169,80 @@ static int fit_size(const char *path, int fd, uint64_t size, uint64_t *ret, stru
     return 0;
 }
 
+/* The staged file of a disk on a volume that another VM may have, too: opened, ours until it is closed, and empty. What
+ * a start that was killed has left is used again. -EBUSY: another makes the same disk now. */
+static int lock_staging(const char *staging, int *ret_fd, struct error **ret_error)
+{
+    _cleanup_close_ int fd = open(staging, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0640);
+    struct stat mine, named;
+
+    if (fd < 0)
+        return error_errno(ret_error, errno, "cannot create %s", staging);
+    /* the other one may have given it its name, or taken it away, between our two calls */
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0 || fstat(fd, &mine) < 0 || lstat(staging, &named) < 0 ||
+        mine.st_ino != named.st_ino || mine.st_dev != named.st_dev) {
+        int r = error_set(ret_error, ERROR_STORAGE, EBUSY, "cannot make %s: another process is making it", staging);
+
+        if (ret_error)
+            error_set_remedy(*ret_error, "start the VM again when that has ended");
+        return r;
+    }
+    if (!S_ISREG(mine.st_mode) || mine.st_nlink != 1)
+        return error_set(ret_error, ERROR_STORAGE, EPERM, "%s is there already, and is not what a start leaves",
+                         staging);
+    if (ftruncate(fd, 0) < 0)
+        return error_errno(ret_error, errno, "cannot empty %s", staging);
+    *ret_fd = TAKE_FD(fd);
+    return 0;
+}
+
+/* 1: there is a file of that name by now, which stays. */
+static int name_staging(const char *staging, const char *path, struct error **ret_error)
+{
+    if (renameat2(AT_FDCWD, staging, AT_FDCWD, path, RENAME_NOREPLACE) == 0)
+        return 0;
+    /* NFS knows no such flag */
+    if (errno == EINVAL && link(staging, path) == 0) {
+        unlink(staging);
+        return 0;
+    }
+    return errno == EEXIST ? 1 : error_errno(ret_error, errno, "cannot rename %s to %s", staging, path);
+}
+
 int create_sparse(const char *path, uint64_t size, unsigned owner, uint64_t *ret_size, bool *ret_created,
                   struct error **ret_error)
 {
     _cleanup_free_ char *staging = staging_path(path);
     _cleanup_close_ int fd = -EBADF;
+    _cleanup_error_ struct error *e = NULL;
     struct stat st;
     int r;
 
     if (!staging)
         return error_oom(ret_error);
-    if (lstat(path, &st) == 0) {
-        *ret_created = false;
-        *ret_size = 0;
+    *ret_created = false;
+    *ret_size = 0;
+    if (lstat(path, &st) == 0)
         return 0;
+    r = lock_staging(staging, &fd, &e);
+    if (r == -EBUSY && lstat(path, &st) == 0)
+        return 0; /* it was made meanwhile */
+    if (r < 0) {
+        error_move(ret_error, TAKE_PTR(e));
+        return r;
     }
-    unlink(staging);
-    fd = open(staging, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0640);
-    if (fd < 0)
-        return error_errno(ret_error, errno, "cannot create %s", staging);
     r = fit_size(path, fd, size, &size, ret_error);
     if (r == 0 && ftruncate(fd, (off_t)size) < 0)
         r = error_errno(ret_error, errno, "cannot make %s %llu bytes long", staging, (unsigned long long)size);
     if (r == 0 && fsync(fd) < 0)
         r = error_errno(ret_error, errno, "cannot write %s", staging);
     if (r == 0)
-        r = staging_finish(staging, path, 0640, owner, ret_error);
-    if (r < 0) {
+        r = staging_settle(fd, staging, 0640, owner, ret_error);
+    if (r == 0)
+        r = name_staging(staging, path, ret_error);
+    if (r != 0) {
         unlink(staging);
-        return r;
+        return r < 0 ? r : 0;
     }
     *ret_size = size;
     *ret_created = true;
@@ -243,7 +298,7 @@ int create_metrics(const char *path, unsigned owner, struct error **ret_error)
     if (r < 0)
         r = error_errno(ret_error, r, "cannot write %s", path);
     else
-        r = staging_finish(staging, path, 0640, owner, ret_error);
+        r = staging_finish(fd, staging, path, 0640, owner, ret_error);
     if (r < 0)
         unlink(staging);
     return r;

@@ -7,6 +7,7 @@
 #include <archive_entry.h>
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <locale.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -95,6 +96,9 @@ static int archive_failed(struct archive *a, const char *path, struct error **re
 static int add_entry(struct archive *a, struct archive_entry *entry, const char *name, const struct iso_file *file,
                      const char *path, struct error **ret_error)
 {
+    if (utf8_valid_prefix(name, strlen(name)) < strlen(name))
+        return error_set(ret_error, ERROR_BAD_DATA, EILSEQ, "cannot write %s: a file's name is not UTF-8: %s", path,
+                         name);
     lib.archive_entry_clear(entry);
     lib.archive_entry_set_pathname(entry, name);
     lib.archive_entry_set_filetype(entry, file ? AE_IFREG : AE_IFDIR);
@@ -267,6 +271,8 @@ int iso_write(const char *path, const char *label, const struct iso_files *files
     r = load_library(ret_error);
     if (r < 0)
         return r;
+    /* it takes names for the locale's; "C.UTF-8" is part of every C library of ours, and nothing else has begun here */
+    (void)setlocale(LC_CTYPE, "C.UTF-8");
     /* libarchive writes local times, and keeps the files' content in a nameless temporary file until the end */
     parent = strndup(path, (size_t)(strrchr(path, '/') - path));
     if (!parent || setenv("TZ", "UTC", 1) < 0 || setenv("TMPDIR", parent, 1) < 0)
@@ -280,7 +286,7 @@ int iso_write(const char *path, const char *label, const struct iso_files *files
     if (r == 0)
         r = settle_descriptors(fd, path, label, ret_error);
     if (r == 0)
-        r = staging_finish(staging, path, 0600, owner, ret_error);
+        r = staging_finish(fd, staging, path, 0600, owner, ret_error);
     if (r < 0)
         unlink(staging);
     return r;

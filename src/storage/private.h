@@ -87,13 +87,14 @@ int image_measure(const char *path, struct image *ret, struct error **ret_error)
 /* All are written to PATH.staging and renamed; on failure nothing is left. `owner`: (unsigned)-1 leaves it. */
 int create_qcow2(const char *path, uint64_t size, const char *backing_path, const char *backing_format, unsigned owner,
                  struct error **ret_error);
-/* *ret_created is false when the file was there already. */
+/* *ret_created is false when the file was there already: it is never replaced, whoever makes it at the same time. */
 int create_sparse(const char *path, uint64_t size, unsigned owner, uint64_t *ret_size, bool *ret_created,
                   struct error **ret_error);
 int create_metrics(const char *path, unsigned owner, struct error **ret_error);
 char *staging_path(const char *path);
-/* Gives the staged file its owner and mode, and its name. */
-int staging_finish(const char *staging, const char *path, mode_t mode, unsigned owner, struct error **ret_error);
+/* Gives the staged file, which is open, its owner and mode, and its name. */
+int staging_finish(int fd, const char *staging, const char *path, mode_t mode, unsigned owner,
+                   struct error **ret_error);
 
 /* ---- files.c, iso.c, cloud-init.c ------------------------------------------------------------------------------ */
 

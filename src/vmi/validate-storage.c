@@ -188,6 +188,18 @@ static void need_name(struct faults *faults, const struct vmi_config_volume *v, 
         faults_add_member(faults, v->at, member, "is missing");
 }
 
+/* A volume descriptor of ISO 9660 has 32 bytes for it; xorriso, which KubeVirt calls, refuses longer ones, too. */
+static void validate_label(struct faults *faults, const struct vmi_config_volume *v)
+{
+    size_t length = v && v->volume_label ? strlen(v->volume_label) : 0;
+
+    for (size_t i = 0; i < length; i++)
+        if (length > 32 || v->volume_label[i] < ' ' || v->volume_label[i] > '~') {
+            faults_add_member(faults, v->at, "volumeLabel", "must have at most 32 letters, all of ASCII");
+            return;
+        }
+}
+
 static void validate_volume(const struct vmi_volume *v, struct faults *faults)
 {
     unsigned sources = 0;
@@ -203,6 +215,9 @@ static void validate_volume(const struct vmi_volume *v, struct faults *faults)
         faults_add(faults, v->at, "must have exactly one source");
     validate_cloud_init(v->cloud_init_no_cloud, faults);
     validate_cloud_init(v->cloud_init_config_drive, faults);
+    validate_label(faults, v->config_map);
+    validate_label(faults, v->secret);
+    validate_label(faults, v->downward_api);
     need_name(faults, v->config_map, "name");
     need_name(faults, v->secret, "secretName");
     need_name(faults, v->service_account, "serviceAccountName");

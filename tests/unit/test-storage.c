@@ -566,6 +566,76 @@ static void test_iso_reproducible(void **state)
     pod_done(&pods[1]);
 }
 
+/* Names as people write them, in a volume's files; what is no text is refused by its name. */
+static void test_iso_unicode(void **state)
+{
+    static const char *const disks[] = {"cm", NULL};
+    _cleanup_(pod_done) struct pod pod = {0};
+
+    if (!has_program("bsdtar"))
+        skip();
+    pod_init(&pod);
+    pod_load(&pod, "", disks, "  - {name: cm, configMap: {name: c}}\n");
+    put(in(&pod, "private/config-map/cm/\xd0\xb4\xd0\xb8\xd1\x81\xd0\xba/na\xc3\xafve \xe6\x96\x87.txt"), "deep");
+    assert_int_equal(pod_plan(&pod, false, NULL, 0), 0);
+    pod_prepare(&pod);
+    setenv("LC_ALL", "C.UTF-8", 1); /* bsdtar's */
+    check_file(pod_volume(&pod, "cm")->path, "\xd0\xb4\xd0\xb8\xd1\x81\xd0\xba/na\xc3\xafve \xe6\x96\x87.txt", "deep");
+    unsetenv("LC_ALL");
+    put(in(&pod, "private/config-map/cm/bad\xff"), "");
+    assert_true(storage_prepare(pod.storage, &pod.error) < 0);
+    assert_non_null(strstr(error_message(pod.error), "is not UTF-8: bad\xff"));
+}
+
+/* Many starts make the disk of one claim at the same time: one of them does, and nobody's is replaced. */
+static void test_sparse_race(void **state)
+{
+    enum { MAKERS = 8, ROUNDS = 40 };
+    _cleanup_(pod_done) struct pod pod = {0};
+
+    pod_init(&pod);
+    for (int round = 0; round < ROUNDS; round++) {
+        const char *path = in(&pod, "private/disk-%d.img", round);
+        _cleanup_free_ char *data = NULL;
+        int fds[2], made = 0, status;
+        pid_t pids[MAKERS];
+        size_t length;
+        char who;
+
+        assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+        for (int i = 0; i < MAKERS; i++) {
+            pids[i] = fork();
+            assert_true(pids[i] >= 0);
+            if (pids[i] == 0) {
+                bool created = false;
+                uint64_t size;
+                int fd, r;
+
+                close(fds[1]);
+                if (read(fds[0], &who, 1) != 0) /* all begin when the pipe's other end goes */
+                    _exit(3);
+                r = create_sparse(path, 1 << 20, (unsigned)-1, &size, &created, NULL);
+                if (r < 0 || !created)
+                    _exit(r < 0 && r != -EBUSY ? 3 : 0);
+                fd = open(path, O_WRONLY | O_CLOEXEC);
+                _exit(fd >= 0 && pwrite(fd, "a guest's", 9, 0) == 9 ? 1 : 3);
+            }
+        }
+        close(fds[0]);
+        close(fds[1]);
+        for (int i = 0; i < MAKERS; i++) {
+            assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
+            assert_true(WIFEXITED(status) && WEXITSTATUS(status) <= 1);
+            made += WEXITSTATUS(status);
+        }
+        assert_int_equal(made, 1);
+        assert_int_equal(file_read(path, 2 << 20, &data, &length, NULL), 0);
+        assert_int_equal(length, 1 << 20);
+        assert_memory_equal(data, "a guest's", 9);
+    }
+    free(run("test", "!", "-e", in(&pod, "private/disk-0.img.staging")));
+}
+
 static void test_metrics_disk(void **state)
 {
     _cleanup_(pod_done) struct pod pod = {0};
@@ -1082,6 +1152,8 @@ int main(void)
         cmocka_unit_test(test_bad_qemu_img),
         cmocka_unit_test(test_overrides),
         cmocka_unit_test(test_iso_reproducible),
+        cmocka_unit_test(test_iso_unicode),
+        cmocka_unit_test(test_sparse_race),
     };
 
     setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1);
