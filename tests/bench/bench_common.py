@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What benchmarks share: places, statistics, and a look at a running QEMU."""
 import functools
+import gzip
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import time
@@ -18,6 +20,26 @@ def guest():
     """The folder with vmlinuz and initrd.img."""
     run = subprocess.run([TOP / "tests/guest/build-initramfs"], check=True, stdout=subprocess.PIPE, text=True)
     return Path(run.stdout.strip())
+
+
+def image_with(directory, program):
+    """A folder with vmlinuz and initrd.img of the small guest, and a program of the host with its libraries in it."""
+    root, boot = Path(directory) / "root", Path(directory) / "boot"
+    (root / "bin").mkdir(parents=True)
+    boot.mkdir()
+    path = shutil.which(program)
+    shutil.copy(path, root / "bin" / program)
+    libraries = subprocess.run(["ldd", path], check=True, stdout=subprocess.PIPE, text=True).stdout
+    for library in re.findall(r"(/\S+) \(0x", libraries):
+        target = root / library.lstrip("/") if "ld-linux" in library else root / "lib" / Path(library).name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, target)
+    names = "\n".join(str(p.relative_to(root)) for p in sorted(root.rglob("*"))) + "\n"
+    more = subprocess.run(["busybox", "cpio", "-o", "-H", "newc"], cwd=root, input=names.encode(), stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, check=True)
+    (boot / "initrd.img").write_bytes((guest() / "initrd.img").read_bytes() + gzip.compress(more.stdout, 1))
+    os.symlink(guest() / "vmlinuz", boot / "vmlinuz")
+    return boot
 
 
 def row(name, values, unit):

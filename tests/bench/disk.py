@@ -1,32 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fio in a guest: the disk as vmlet builds it by default, beside a bare QEMU with the best options written by hand and
-one with those that libvirt writes by default, on the same file. All the guests are up the whole time, and take turns:
-in each round every one of them does every job for two seconds, and what counts is the ratio of two guests in one round,
-and the median of those ratios. So what the machine does besides, and how warm its disk is, is the same for both. fio and
-its libraries come from Debian's packages, as a tar on a second disk."""
+"""fio in a guest: a disk as vmlet opens it by default, beside one with the best options written by hand and one with
+libvirt's defaults. One guest with a disk of each kind, on equal files of one file system, since two guests of one command
+line differ by up to a tenth between runs. The disks take short turns, forth and back, since a shared machine's speed drifts
+by a third within seconds; what counts is the geometric mean of the ratios of neighbouring turns.
+
+Ours and libvirt's options are those of the command lines that the two have made, read from their processes. A turn that
+writes ends with a flush, in its time; a turn that reads meets a part of the file that is not in the page cache."""
 import base64
 import json
+import math
 import os
 import shutil
 import socket
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
-import time
 from pathlib import Path
 
-from bench_common import TOP, VMLET, guest, row
+from bench_common import VMLET, child_running, guest, image_with, row
+from peers import Libvirt, libvirt_missing, poll
 
-ROUNDS = 8
-SECONDS = 2
-DISK_BYTES = 256 << 20
-LEAST_OF_BARE, LEAST_OF_LIBVIRT = 0.98, 1.0
-PACKAGES = ("fio", "libgfapi0", "libibverbs1", "librados2", "librbd1", "librdmacm1", "libpmem1", "libpmemblk1", "libnbd0", "libaio1")
-LIBRARIES = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/ceph")
-JOBS = {"random read 4 KiB, depth 16": ("randread", "4k", 16), "random write 4 KiB, depth 16": ("randwrite", "4k", 16),
-        "read 1 MiB, depth 4": ("read", "1M", 4)}
+ROUNDS = 20  # of each job: two turns of each disk in one call of fio
+TRIAL = 2  # of them at first, to find which of the hand-written options are the best
+REGION = 32 << 20
+REGIONS = 8
+LONGEST = "1s"  # a turn is cut off then
+LEAST_OF_HAND, LEAST_OF_LIBVIRT, INTERVAL = 0.98, 1.0, 0.03
+# fio's rw and bs, the depth of its queue, and MiB in a turn, which takes less than a second
+JOBS = {
+    "read 1 MiB": ("read", "1M", 4, 32), "write 1 MiB": ("write", "1M", 4, 32),
+    "random read 4 KiB": ("randread", "4k", 16, 12), "random write 4 KiB": ("randwrite", "4k", 16, 12),
+}
 
 MANIFEST = """\
 apiVersion: kubevirt.io/v1
@@ -35,99 +40,65 @@ metadata: {name: disk}
 spec:
   terminationGracePeriodSeconds: 0
   domain:
-    memory: {guest: 640Mi}
-    devices:
-      disks:
-      - {name: data, disk: {bus: virtio}}
-      - {name: tools, disk: {bus: virtio, readonly: true}}
-  volumes:
-  - {name: data, persistentVolumeClaim: {claimName: d}}
-  - {name: tools, persistentVolumeClaim: {claimName: t}}
+    memory: {guest: 64Mi}
+    devices: {disks: [{name: data, disk: {bus: virtio}}]}
+  volumes: [{name: data, persistentVolumeClaim: {claimName: d}}]
 """
 
-# Options of -blockdev and -device for the file. What is written by hand: no page cache, the kernel's asynchronous I/O, a
-# thread of its own. libvirt 9.0 by default: the page cache, a pool of threads, no thread of its own.
-BY_HAND = {
-    "bare QEMU, aio native": ({"cache": {"direct": True}, "aio": "native", "discard": "unmap"}, True),
-    "bare QEMU, aio threads": ({"cache": {"direct": True}, "aio": "threads", "discard": "unmap"}, True),
-    "libvirt's options": ({"auto-read-only": True, "discard": "unmap"}, False),
-}
+# No page cache, and a thread of its own: what QEMU's and libvirt's documentation advise for a local disk.
+BY_HAND = {"hand, aio native": "native", "hand, aio io_uring": "io_uring", "hand, aio threads": "threads"}
 
 
-def make_tools(work):
-    """A tar of fio and all that it is linked with."""
-    if subprocess.run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *PACKAGES], cwd=work, check=False).returncode:
-        raise SystemExit("bench: apt-get could not download fio; run 'apt-get update' as root and try again")
-    tree = work / "tree"
-    for package in work.glob("*.deb"):
-        subprocess.run(["dpkg-deb", "-x", package, tree], check=True)
-    environment = dict(os.environ, LD_LIBRARY_PATH=":".join(str(tree / d) for d in LIBRARIES))
-    listed = subprocess.run(["ldd", tree / "usr/bin/fio"], env=environment, check=True, capture_output=True, text=True).stdout
-    if "not found" in listed:
-        raise SystemExit(f"bench: fio needs libraries that are not here:\n{listed}")
-    tools = work / "tools.tar"
-    with tarfile.open(tools, "w", dereference=True) as tar:
-        tar.add(tree / "usr/bin/fio", "fio/fio")
-        for line in listed.splitlines():
-            name, _, path = line.partition(" => ")
-            if path:
-                tar.add(path.split(" (")[0], f"fio/lib/{name.strip()}")
-    with open(tools, "ab") as file:
-        file.truncate((file.tell() + 4095) // 4096 * 4096)
-    return tools
+def options_of(pid):
+    """-blockdev and -device of the one virtio disk of that QEMU, the device without its place."""
+    argv = [a.decode() for a in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]]
+    found = {"-blockdev": [], "-device": []}
+    for option, value in zip(argv, argv[1:]):
+        if option in found and value.startswith("{"):
+            found[option].append(json.loads(value))
+    devices = [d for d in found["-device"] if d["driver"].startswith("virtio-blk")]
+    if len(devices) != 1 or "iothread" in devices[0]:
+        raise SystemExit(f"bench: not one disk without a thread of its own: {devices}")
+    for member in ("bus", "addr", "bootindex", "id"):
+        devices[0].pop(member, None)
+    return found["-blockdev"], devices[0]
 
 
-SET_UP = "mkdir -p /tmp/t /dev/shm; mount -t tmpfs shm /dev/shm; tar -C /tmp/t -xf /dev/vdb && ls /tmp/t/fio/fio"
+def ours(work, path):
+    (work / "vm.yaml").write_text(MANIFEST)
+    process = subprocess.Popen(
+        [VMLET, "run", work / "vm.yaml", "--accel", "tcg", "--net", "none", "--quiet", "--state-dir", work / "state", "--kernel",
+         guest() / "vmlinuz", "--disk", f"data={path}"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        return options_of(child_running(process.pid, "qemu-system"))
+    finally:
+        process.kill()
+        process.wait()
 
 
-def command():
-    """All jobs, one after the other, in one fio: its start takes an emulated guest a second."""
-    jobs = " ".join(f"--name=j{n} --stonewall --rw={rw} --bs={bs} --iodepth={depth}" for n, (rw, bs, depth) in enumerate(JOBS.values()))
-    return ("LD_LIBRARY_PATH=/tmp/t/fio/lib /tmp/t/fio/fio --thread --filename=/dev/vda --direct=1 --ioengine=libaio "
-            f"--runtime={SECONDS} --ramp_time=500ms --time_based --output-format=terse --terse-version=3 {jobs}")
+def by_hand(name, path):
+    aio = BY_HAND[name]
+    cache = {"direct": True}
+    return ([{"driver": "file", "node-name": f"file-{aio}", "filename": str(path), "cache": cache, "aio": aio, "discard": "unmap"},
+             {"driver": "raw", "node-name": f"raw-{aio}", "file": f"file-{aio}", "cache": cache, "discard": "unmap"}],
+            {"driver": "virtio-blk-pci-non-transitional", "drive": f"raw-{aio}", "iothread": f"io-{aio}"})
 
 
-def results(text):
-    """MiB/s of each job. fio's terse format 3: fields 7 and 48 are the bandwidths of reads and writes in KiB/s."""
-    lines = [line.split(";") for line in text.splitlines() if line.startswith("3;fio")]
-    if len(lines) != len(JOBS):
-        raise SystemExit(f"bench: fio said:\n{text}")
-    return {name: (int(line[6]) + int(line[47])) / 1024 for name, line in zip(JOBS, lines)}
+def libvirt(work, path):
+    import libvirt as api
 
-
-class Ours:
-    """A `vmlet run`, with all defaults."""
-
-    def __init__(self, work, data, tools):
-        manifest = work / "vm.yaml"
-        manifest.write_text(MANIFEST)
-        self.state = work / "state"
-        self.process = subprocess.Popen(
-            [VMLET, "run", manifest, "--accel", "tcg", "--net", "none", "--quiet", "--state-dir", self.state, "--kernel",
-             guest() / "vmlinuz", "--initrd", guest() / "initrd.img", "--append", "console=ttyS0 quiet", "--disk", f"data={data}",
-             "--disk", f"tools={tools}"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        for _ in range(600):
-            if self.ask("status", "--json").get("vmlet", {}).get("agentConnected"):
-                break
-            if self.process.poll() is not None:
-                raise SystemExit("bench: vmlet run ended")
-            time.sleep(0.2)
-        self.run(SET_UP)
-
-    def ask(self, *arguments):
-        done = subprocess.run([VMLET, *arguments, "--state-dir", self.state], capture_output=True, text=True, check=False)
-        return json.loads(done.stdout) if done.returncode == 0 else {}
-
-    def run(self, text):
-        done = subprocess.run([VMLET, "exec", "--state-dir", self.state, "--timeout", "300s", "--", "/bin/sh", "-c", text],
-                              capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"bench: vmlet exec: {done.stderr}{done.stdout}")
-        return done.stdout
-
-    def close(self):
-        self.process.kill()
-        self.process.wait()
+    peer = Libvirt(work / "libvirt")
+    try:
+        peer.start()
+        os.chmod(path, 0o666)
+        disk = f"<disk type='file' device='disk'><source file='{path}'/><target dev='vda' bus='virtio'/></disk>"
+        domain, _ = peer.create(peer.domain().replace("<devices>", "<devices>" + disk), api.VIR_DOMAIN_START_PAUSED)
+        pids = list((peer.work / "run").rglob("tiny.pid"))
+        found = options_of(int(pids[0].read_text()))
+        domain.destroy()
+        return found
+    finally:
+        peer.stop()
 
 
 class Agent:
@@ -147,82 +118,128 @@ class Agent:
     def run(self, text):
         self.call("guest-sync-delimited", id=7)
         pid = self.call("guest-exec", path="/bin/sh", arg=["-c", text], **{"capture-output": True})["pid"]
-        while not (status := self.call("guest-exec-status", pid=pid))["exited"]:
-            time.sleep(0.2)
-        return base64.b64decode(status.get("out-data", "")).decode()
+        status = poll(lambda: (lambda s: s if s["exited"] else None)(self.call("guest-exec-status", pid=pid)), "the guest's fio", 300, 0.2)
+        out = base64.b64decode(status.get("out-data", "")).decode()
+        if status.get("exitcode"):
+            raise SystemExit(f"bench: the guest's fio: {out}{base64.b64decode(status.get('err-data', '')).decode()}")
+        return out
 
 
-class Bare:
-    """A QEMU with options written by hand. It does not lock the file, which another QEMU has open, too."""
+class Guest:
+    """A QEMU with all the disks, each below a port of its own."""
 
-    def __init__(self, work, name, data, tools):
-        path = work / f"agent{list(BY_HAND).index(name)}.sock"
-        self.process = subprocess.Popen([str(a) for a in bare_argv(name, data, tools, path)], stdin=subprocess.DEVNULL)
-        while not path.exists():
-            if self.process.poll() is not None:
-                raise SystemExit(f"bench: {name}: QEMU ended")
-            time.sleep(0.02)
-        self.agent = Agent(path)
-        self.run(SET_UP)
+    def __init__(self, work, disks):
+        boot, path = image_with(work, "fio"), work / "agent.sock"
+        argv = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-machine", "q35,usb=off,vmport=off", "-accel", "tcg", "-cpu", "max",
+                "-m", "1024", "-name", "bench,debug-threads=on", "-display", "none", "-kernel", boot / "vmlinuz", "-initrd", boot / "initrd.img",
+                "-append", "console=ttyS0 quiet", "-serial", "null", "-chardev", f"socket,id=agent,path={path},server=on,wait=off",
+                "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"]
+        for number, (nodes, device) in enumerate(disks.values()):
+            argv += ["-device", f"pcie-root-port,id=disk{number},chassis={number + 1}"]
+            if "iothread" in device:
+                argv += ["-object", f"iothread,id={device['iothread']}"]
+            for node in nodes:
+                argv += ["-blockdev", json.dumps(node)]
+            argv += ["-device", json.dumps({**device, "bus": f"disk{number}"})]
+        self.names, self.process = list(disks), subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL)
+        try:
+            poll(lambda: path.exists() or self.process.poll() is not None, "QEMU's socket", pause=0.02)
+            self.agent = Agent(path)
+            self.agent.run("mkdir -p /dev/shm; mount -t tmpfs shm /dev/shm")
+            self.pin()
+        except BaseException:
+            self.close()
+            raise
 
-    def run(self, text):
-        return self.agent.run(text)
+    def pin(self):
+        """The guest's processor on one of ours, all else on the next: else the scheduler decides anew in each turn."""
+        cpus = sorted(os.sched_getaffinity(0))
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), {cpus[0] if (task / "comm").read_text().startswith("CPU ") else cpus[-1]})
+
+    def turns(self, job, names):
+        """MiB/s of each in turn, all in one fio: its start takes an emulated guest a second."""
+        rw, size, depth, mib = JOBS[job]
+        text = (f"[global]\nthread\nstonewall\ndirect=1\nioengine=libaio\nrw={rw}\nbs={size}\niodepth={depth}\nsize={REGION}\n"
+                f"io_size={mib}m\nend_fsync=1\nruntime={LONGEST}\n")
+        seen = dict.fromkeys(names, 0)
+        for number, name in enumerate(names):
+            disk = chr(ord("a") + self.names.index(name))
+            text += f"[t{number}]\nfilename=/dev/vd{disk}\noffset={seen[name] % REGIONS * REGION}\n"
+            seen[name] += 1
+        out = self.agent.run(f"cat >/tmp/job <<END\n{text}END\nfio --output-format=terse --terse-version=3 /tmp/job")
+        lines = [line.split(";") for line in out.splitlines() if line.startswith("3;fio")]
+        if len(lines) != len(names):
+            raise SystemExit(f"bench: fio said:\n{out}")
+        # fio's terse format 3: KiB and ms of reads are fields 6 and 9, of writes 47 and 50, counted from 1
+        first = 46 if "write" in rw else 5
+        return [int(line[first]) / 1.024 / int(line[first + 3]) for line in lines]
 
     def close(self):
         self.process.kill()
         self.process.wait()
 
 
-def bare_argv(name, data, tools, path):
-    options, own_thread = BY_HAND[name]
-    file = {"driver": "file", "node-name": "file", "filename": str(data), "locking": "off", **options}
-    disk = {"driver": "raw", "node-name": "disk", "file": "file", "discard": "unmap"}
-    if "cache" in options:
-        disk["cache"] = options["cache"]
-    return ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-machine", "q35,usb=off,vmport=off", "-accel", "tcg", "-cpu", "max",
-            "-m", "640", "-display", "none", "-kernel", guest() / "vmlinuz", "-initrd", guest() / "initrd.img", "-append",
-            "console=ttyS0 quiet", "-chardev", f"socket,id=agent,path={path},server=on,wait=off", "-device", "virtio-serial-pci",
-            "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0", "-serial", "null", "-object", "iothread,id=io1",
-            "-blockdev", json.dumps(file), "-blockdev", json.dumps(disk), "-device",
-            "virtio-blk-pci,drive=disk" + (",iothread=io1" if own_thread else ""), "-blockdev",
-            json.dumps({"driver": "raw", "node-name": "tools", "read-only": True,
-                        "file": {"driver": "file", "filename": str(tools), "read-only": True, "locking": "off"}}),
-            "-device", "virtio-blk-pci,drive=tools"]
+def measure_job(vm, paths, job, names, rounds):
+    """MiB/s by disk, the n-th of one beside the n-th of the others."""
+    found = {name: [] for name in names}
+    batch = REGIONS // 2  # each turn of a disk in one fio has its own part of the file
+    for start in range(0, rounds, batch):
+        for path in paths:
+            with open(path, "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        order = [*names, *reversed(names)] * min(batch, rounds - start)
+        for name, value in zip(order, vm.turns(job, order)):
+            found[name].append(value)
+    return found
+
+
+def compare(mine, theirs):
+    """The geometric mean of the ratios, and the half of its 95 % interval, as a factor less one."""
+    logs = [math.log(a / b) for a, b in zip(mine, theirs)]
+    return math.exp(statistics.mean(logs)), math.expm1(1.96 * statistics.stdev(logs) / math.sqrt(len(logs)))
 
 
 def measure(options):
-    rounds = options.rounds or ROUNDS
+    rounds = max(options.rounds or ROUNDS, 1)
+    result = {"name": "disk", "rows": [], "budgets": [], "notes": [
+        "The guest is emulated: its processor, not the disk, is most of what the small requests measure.",
+        f"A budget is missed when the ratio, less its 95 % interval, is beyond its limit; the interval itself is to be within ± {INTERVAL}.",
+    ]}
+    missing = libvirt_missing() or (None if shutil.which("fio") else "fio (./dev deps bench)")
     work = Path(tempfile.mkdtemp(prefix="vbd.", dir=os.environ.get("VMLET_BENCH_DIR")))
-    found, peers = {}, {}
+    vm = None
     try:
-        tools = make_tools(work)
-        data = work / "data.img"
-        subprocess.run(["dd", "if=/dev/urandom", f"of={data}", "bs=1M", f"count={DISK_BYTES >> 20}", "status=none"], check=True)
-        for name in ["vmlet", *BY_HAND]:
-            print(f"disk: starting {name}", file=sys.stderr)
-            peers[name] = Ours(work, data, tools) if name == "vmlet" else Bare(work, name, data, tools)
-        for number in range(rounds):
-            print(f"disk: round {number + 1} of {rounds}", file=sys.stderr)
-            for name in list(peers) if number % 2 else list(reversed(peers)):
-                for job, value in results(peers[name].run(command())).items():
-                    found.setdefault(job, {}).setdefault(name, []).append(value)
         kind = subprocess.run(["stat", "-f", "-c", "%T", work], check=True, capture_output=True, text=True).stdout.strip()
+        result["what"] = f"fio in one emulated guest, {2 * rounds} turns of each disk, preallocated files on {kind}"
+        if missing:
+            result["notes"].append(f"not measured: missing {missing}")
+            return result
+        work.chmod(0o755)
+        paths = {name: work / f"{number}.img" for number, name in enumerate(["vmlet", "libvirt", *BY_HAND])}
+        content = os.urandom(REGION)
+        for path in paths.values():
+            with open(path, "wb") as file:
+                for _ in range(REGIONS):
+                    file.write(content)
+                os.fsync(file.fileno())
+        disks = {"vmlet": ours(work, paths["vmlet"]), "libvirt": libvirt(work, paths["libvirt"])}
+        disks.update({name: by_hand(name, paths[name]) for name in BY_HAND})
+        vm = Guest(work, disks)
+        for job in JOBS:
+            print(f"disk: {job}", file=sys.stderr)
+            tried = measure_job(vm, paths.values(), job, list(disks), min(TRIAL, rounds))
+            best = max(BY_HAND, key=lambda name: statistics.geometric_mean(tried[name]))
+            found = measure_job(vm, paths.values(), job, ["vmlet", best, "libvirt"], rounds)
+            result["rows"] += [row(f"{job}: {name}", values, "MiB/s") for name, values in found.items()]
+            for name, text, least in ((best, f"best by hand ({BY_HAND[best]})", LEAST_OF_HAND), ("libvirt", "libvirt", LEAST_OF_LIBVIRT)):
+                ratio, interval = compare(found["vmlet"], found[name])
+                result["budgets"] += [
+                    {"name": f"{job}: {text} / vmlet, less its interval", "value": 1 / ratio / (1 + interval), "limit": 1 / least},
+                    {"name": f"{job}: {text}: interval", "value": interval, "limit": INTERVAL}]
+                result["notes"].append(f"{job}: vmlet is {ratio:.3f} of {text} (at least {least}), ± {interval:.3f}")
     finally:
-        for peer in peers.values():
-            peer.close()
+        if vm:
+            vm.close()
         shutil.rmtree(work, ignore_errors=True)
-    rows, budgets = [], []
-    for job, values in found.items():
-        rows += [row(f"{job}: {name}", v, "MiB/s") for name, v in values.items()]
-        ratio = {n: statistics.median(theirs / ours for theirs, ours in zip(v, values["vmlet"])) for n, v in values.items()}
-        budgets += [
-            {"name": f"{job}: best bare QEMU / vmlet", "value": max(r for n, r in ratio.items() if n.startswith("bare")),
-             "limit": 1 / LEAST_OF_BARE},
-            {"name": f"{job}: libvirt's options / vmlet", "value": ratio["libvirt's options"], "limit": 1 / LEAST_OF_LIBVIRT},
-        ]
-    return {
-        "name": "disk", "what": f"fio in an emulated guest on one preallocated file ({kind}), {rounds} rounds, {SECONDS} s of each job in each guest, medians of the ratios of a round",
-        "rows": rows, "budgets": budgets,
-        "notes": ["The guest is emulated: its CPU, not the disk, is most of what is measured.",
-                  "libvirt's options are those that libvirt 9.0 writes for a raw file without <driver>; given to QEMU by hand."],
-    }
+    return result

@@ -2,11 +2,9 @@
 """Throughput of a guest's NIC, guest to node: netsetup's links beside the same bridge and tap made by hand with ip(8), and
 (for masquerade) one rule by nft(8). One guest with a NIC in each, so that nothing but the links differs: two guests of one
 command line differ by up to a tenth between runs, by where their emulator's memory lies. The NICs take turns."""
-import gzip
 import json
 import math
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -15,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench_common import TOP, VMLET, guest, row
+from bench_common import TOP, VMLET, image_with, row
 
 sys.path.insert(0, str(TOP / "tests" / "net"))
 from conftest import Lab, run, until  # noqa: E402
@@ -52,21 +50,9 @@ TAP_BY_HAND = """
 
 
 def image(directory):
-    """The small guest, and iperf3 with its libraries in a second archive behind it."""
-    root = directory / "root"
-    (root / "bin").mkdir(parents=True)
-    iperf = shutil.which("iperf3")
-    shutil.copy(iperf, root / "bin" / "iperf3")
-    for path in re.findall(r"(/\S+) \(0x", run("ldd", iperf).stdout):
-        target = root / path.lstrip("/") if "ld-linux" in path else root / "lib" / Path(path).name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
-    names = "\n".join(str(p.relative_to(root)) for p in sorted(root.rglob("*"))) + "\n"
-    more = subprocess.run(["busybox", "cpio", "-o", "-H", "newc"], cwd=root, input=names.encode(), stdout=subprocess.PIPE,
-                          stderr=subprocess.DEVNULL, check=True)
-    initrd = directory / "initrd.img"
-    initrd.write_bytes((guest() / "initrd.img").read_bytes() + gzip.compress(more.stdout))
-    return ["--kernel", guest() / "vmlinuz", "--initrd", initrd, "--append", "console=ttyS0 quiet"]
+    """The small guest, and iperf3."""
+    boot = image_with(directory, "iperf3")
+    return ["--kernel", boot / "vmlinuz", "--initrd", boot / "initrd.img", "--append", "console=ttyS0 quiet"]
 
 
 class Guest:
