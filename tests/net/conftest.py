@@ -231,8 +231,8 @@ class Lab:
         more = f"mount --bind {resolv} /etc/resolv.conf; " if resolv else ""
         return ["unshare", "-m", "sh", "-ec", f'mount --bind {node} /dev/net/tun; {more}exec "$0" "$@"']
 
-    def serve(self, manifest, hostname="testvm", resolv=RESOLV):
-        """The servers of the launcher, as uid 107; ready when this returns."""
+    def serve(self, manifest, hostname="testvm", resolv=RESOLV, lease=None):
+        """The servers of the launcher, as uid 107, with leases of so many seconds; ready when this returns."""
         (self.directory / "resolv.conf").write_text(resolv)
         state = self.directory / "dhcp.json"
         if not state.exists():
@@ -240,7 +240,8 @@ class Lab:
         os.chown(state, 107, 107)
         log = open(self.directory / "serve.log", "a")
         process = self.pod.popen(*self.with_tun(), SERVE, manifest, self.cache, self.directory / "resolv.conf", hostname,
-                                 state, stdout=subprocess.PIPE, stderr=log)
+                                 state, stdout=subprocess.PIPE, stderr=log,
+                                 env={**os.environ, **({"SERVE_LEASE_SECONDS": str(lease)} if lease else {})})
         self.processes.append(process)
         assert process.stdout.readline() == "ready\n", (self.directory / "serve.log").read_text()
         return process

@@ -56,6 +56,8 @@ static int start(sd_event *event, struct arena *arena, const struct vmi *vmi, co
 
     if (r >= 0)
         r = dhcp_config_make(arena, vmi, cached, resolv, argv[4], config, e);
+    if (r >= 0 && getenv("SERVE_LEASE_SECONDS"))
+        config->lease_seconds = (uint32_t)atoi(getenv("SERVE_LEASE_SECONDS"));
     if (r >= 0)
         r = dhcp_server_new(event, config, &servers[n_servers], e);
     if (r >= 0)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The launcher's servers, as uid 107, with real clients: busybox udhcpc, dhcpcd, systemd-networkd."""
 import json
+import re
 import shutil
 import socket
 import struct
@@ -202,6 +203,64 @@ print(s.recv(2000).hex())
     assert again["boundAt"] == state["boundAt"] and again["requests"] == state["requests"] + 1
 
 
+def test_unicast_renewal_that_reaches_the_bridge(lab, bridge, udhcpc):
+    """To the server's own address, by a guest that finds it on its link: the bridge answers ARP for it, the server the rest."""
+    lab.serve(bridge)
+    guest = lab.guest(POD_MAC)
+    udhcpc(guest)
+    guest.sh("ip route add 169.254.75.10 dev eth0")
+    text = capture(lab, guest, "udp port 67 or arp")
+    renew = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("10.244.1.5", 68)); s.settimeout(30)
+s.sendto(bytes.fromhex("%s"), ("169.254.75.10", 67))
+print(s.recv(2000).hex())
+""" % message(3, POD_MAC, client=bytes([10, 244, 1, 5])).hex()
+    reply = bytes.fromhex(guest.exec("python3", "-c", renew, timeout=60).stdout.strip())
+    assert option(reply, 53) == b"\x05" and reply[16:20] == bytes([10, 244, 1, 5])
+    until(lambda: "Reply 169.254.75.10 is-at" in text() and "169.254.75.10.67 > 10.244.1.5.68" in text(), "the exchange in the capture")
+
+
+@pytest.mark.parametrize("client", ["udhcpc", "networkd"])
+def test_lease_is_renewed_by_broadcast(lab, bridge, client):
+    """As KubeVirt's, the server's address is off the guest's link: unicast renewals go to the gateway and are lost; the client
+    asks all once it rebinds, before its lease is over, and keeps its address all the while."""
+    if client == "networkd":
+        need_networkd()
+    lab.serve(bridge, lease=60)
+    guest = lab.guest(POD_MAC)
+    text = capture(lab, guest, "udp port 67")
+    if client == "networkd":
+        start_networkd(lab, guest)
+    else:
+        script = lab.directory / "udhcpc.sh"
+        script.write_text('#!/bin/sh\necho "$1" >>"$LOG"\n[ "$1" != bound ] || ip addr add "$ip/$mask" dev eth0\n'
+                          '[ "$1" != bound ] || ip route add default via "$router"\n')
+        script.chmod(0o755)
+        lab.processes.append(guest.popen("env", f"LOG={lab.directory / 'told'}", "busybox", "udhcpc", "-f", "-i", "eth0", "-s", script,
+                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    until(lambda: has_address(guest, "10.244.1.5/24"), "a lease", 60)
+    changes = lab.directory / "changes"
+    lab.processes.append(guest.popen("ip", "-4", "monitor", "address", stdout=open(changes, "w")))
+
+    def exchanges():
+        return re.findall(r"(\S+) > (\S+): .*?DHCP-Message \(53\), length 1: (\w+)", text(), re.S)
+
+    def again():
+        """An answer after the first one."""
+        return [kind for _, _, kind in exchanges()].count("ACK") >= 2
+
+    until(again, "the lease is renewed", 180)
+    asked = [to for _, to, kind in exchanges() if kind == "Request"]
+    assert "169.254.75.10.67" in asked and asked[-1] == "255.255.255.255.67", exchanges()
+    assert has_address(guest, "10.244.1.5/24") and "Deleted" not in changes.read_text(), changes.read_text()
+    if client == "udhcpc":
+        told = until(lambda: (lab.directory / "told").read_text().split()[-1] == "renew" and (lab.directory / "told").read_text().split(),
+                     "the client says so")
+        assert told == ["deconfig", "bound", "renew"]
+
+
 def test_marker_of_two_networks(lab, udhcpc):
     """Two servers on port 67, each on its own bridge."""
     link = "pod16477688c0e"
@@ -316,16 +375,16 @@ def test_bridge_with_a_global_gateway(lab):
     assert lab.pod.dump()["routes6"] == before["routes6"]
 
 
-@pytest.mark.parametrize("binding", ["masquerade", "bridge"])
-def test_systemd_networkd(lab, binding):
-    """As most guests' distributions do it: both families, DNS and search list."""
-    networkd = Path("/lib/systemd/systemd-networkd")
-    if not networkd.exists():
+NETWORKD = Path("/lib/systemd/systemd-networkd")
+
+
+def need_networkd():
+    if not NETWORKD.exists():
         pytest.skip("no systemd-networkd")
-    manifest = lab.manifest(binding)
-    lab.netsetup("apply", manifest)
-    lab.serve(manifest)
-    guest = lab.guest(POD_MAC if binding == "bridge" else "52:54:00:12:34:56")
+
+
+def start_networkd(lab, guest):
+    """In a mount namespace of its own, as private as a service; gives its state's folder. Its log is networkd.log."""
     configuration = lab.directory / "networkd"
     configuration.mkdir()
     (configuration / "eth0.network").write_text(
@@ -344,8 +403,20 @@ def test_systemd_networkd(lab, binding):
         f"mkdir -p /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp; "
         f"chown -R systemd-network:systemd-network /run/systemd/netif; "
         f"mount -o remount,ro /sys 2>/dev/null || mount -t sysfs -o ro none /sys; "
-        f"SYSTEMD_LOG_LEVEL=debug exec {networkd}", stdout=log, stderr=log)
+        f"SYSTEMD_LOG_LEVEL=debug exec {NETWORKD}", stdout=log, stderr=log)
     lab.processes.append(process)
+    return state
+
+
+@pytest.mark.parametrize("binding", ["masquerade", "bridge"])
+def test_systemd_networkd(lab, binding):
+    """As most guests' distributions do it: both families, DNS and search list."""
+    need_networkd()
+    manifest = lab.manifest(binding)
+    lab.netsetup("apply", manifest)
+    lab.serve(manifest)
+    guest = lab.guest(POD_MAC if binding == "bridge" else "52:54:00:12:34:56")
+    state = start_networkd(lab, guest)
     v4, v6 = ("10.0.2.2/24", "fd10:0:2::2/128") if binding == "masquerade" else ("10.244.1.5/24", "fd00:244::5/128")
 
     def show():

@@ -120,7 +120,7 @@ def test_run_by_passt(lab):
         if line.strip().endswith("ready-to-serve"):  # not the line that quotes the command
             break
     listening = lab.pod.exec("ss", "-Hltn").stdout.split()
-    assert "127.0.0.1:8080" in listening and not any(a in listening for a in ("*:8080", "0.0.0.0:8080", "[::]:8080")), listening
+    assert "127.0.0.1:8080" in listening and not any(a in listening for a in ("[::1]:8080", "*:8080", "0.0.0.0:8080", "[::]:8080")), listening
     client = lab.pod.exec("sh", "-c", "i=0; while [ $i -lt 50 ]; do echo from the host | busybox nc -w 5 127.0.0.1 8080 | grep hello && break; "
                                       "i=$((i+1)); busybox usleep 100000; done").stdout
     rest = process.stdout.read()
