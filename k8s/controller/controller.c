@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "k8s/client/informer.h"
 #include "k8s/client/ktime.h"
+#include "k8s/client/map.h"
 #include "k8s/client/queue.h"
 #include "k8s/client/recorder.h"
 #include "k8s/controller/cache.h"
@@ -70,6 +71,13 @@ struct job { /* one key of one queue, while it is worked on */
     unsigned steps;
 };
 
+/* The ControllerRevision that is there for a VM's start: it is made once, not at each attempt. */
+struct revision {
+    struct kube_map_node node; /* by the VM's key */
+    char *name;
+    char key[];
+};
+
 struct controller {
     sd_event *event;
     struct kube_client *client;
@@ -78,6 +86,7 @@ struct controller {
     struct cache caches[KINDS];
     struct kube_queue *queues[QUEUES];
     LIST_HEAD(struct job) jobs;
+    struct kube_map revisions;
     bool leads, started, tidy_soon;
     sd_event_source *tidy;
     uint64_t plans[QUEUES], writes, refused, conflicts;
@@ -339,6 +348,39 @@ static int send_plan(struct job *job)
     return r;
 }
 
+static struct revision *revision_of(const struct controller *c, const char *key)
+{
+    struct kube_map_node *node = kube_map_get(&c->revisions, key);
+
+    return node ? KUBE_MAP_OBJECT(node, struct revision, node) : NULL;
+}
+
+static void forget_revision(struct controller *c, struct revision *it)
+{
+    if (!it)
+        return;
+    kube_map_remove(&c->revisions, &it->node);
+    free(it->name);
+    free(it);
+}
+
+/* Out of memory: the next start asks for it once more. */
+static void note_revision(struct controller *c, const char *key, const char *name)
+{
+    struct revision *it;
+
+    forget_revision(c, revision_of(c, key));
+    it = calloc(1, sizeof(*it) + strlen(key) + 1);
+    if (!it)
+        return;
+    strcpy(it->key, key);
+    it->name = strdup(name);
+    if (it->name && kube_map_put(&c->revisions, &it->node, it->key) == 0)
+        return;
+    free(it->name);
+    free(it);
+}
+
 static void on_revision(const struct kube_reply *reply, void *userdata)
 {
     struct job *job = userdata;
@@ -349,18 +391,23 @@ static void on_revision(const struct kube_reply *reply, void *userdata)
         return;
     }
     job->c->writes += !reply->error;
+    note_revision(job->c, job->key, GET_TEXT(job->plan.revision, "metadata", "name"));
     if (send_plan(job) < 0)
         job_end(job, 0);
 }
 
+/* What a plan wants to be there first. Its name has the VM's UID and generation, so it is the same one or another. */
 static int send_revision(struct job *job)
 {
+    const struct revision *known = revision_of(job->c, job->key);
     struct kube_request q = {.verb = KUBE_CREATE,
                              .resource = &resource_revisions,
                              .namespace_ = job->namespace_,
                              .body = job->plan.revision,
                              .manager = MANAGER};
 
+    if (known && streq(known->name, GET_TEXT(job->plan.revision, "metadata", "name")))
+        return send_plan(job);
     return kube_call_start(job->c->client, &q, on_revision, job, &job->call, NULL);
 }
 
@@ -454,6 +501,16 @@ static void wake_in_namespace(const struct kube_object *object, void *userdata)
 }
 
 static void on_vm_changed(const struct kube_object *before, const struct kube_object *now, void *userdata)
+{
+    struct cache *cache = userdata;
+    char key[600];
+
+    wake_object(now ? now : before, cache);
+    if (!now && snprintf(key, sizeof(key), "%s/%s", before->namespace_, before->name) < (int)sizeof(key))
+        forget_revision(cache->c, revision_of(cache->c, key));
+}
+
+static void on_other_changed(const struct kube_object *before, const struct kube_object *now, void *userdata)
 {
     wake_object(now ? now : before, userdata);
 }
@@ -630,6 +687,9 @@ void controller_free(struct controller *c)
         kube_queue_free(c->queues[i]);
     for (size_t i = 0; i < KINDS; i++)
         kube_informer_free(c->caches[i].informer);
+    for (struct kube_map_node *node; (node = kube_map_any(&c->revisions));)
+        forget_revision(c, KUBE_MAP_OBJECT(node, struct revision, node));
+    kube_map_done(&c->revisions);
     sd_event_source_disable_unref(c->tidy);
     kube_recorder_free(c->recorder);
     free(c);
@@ -646,8 +706,8 @@ int controller_new(sd_event *event, struct kube_client *client, const struct con
     } how[KINDS] = {
         [KIND_VM] = {NULL, trim_object, index_vm, on_vm_changed},
         [KIND_VMI] = {NULL, trim_object, index_vmi, on_vmi_changed},
-        [KIND_REPLICA_SET] = {NULL, trim_object, NULL, on_vm_changed},
-        [KIND_MIGRATION] = {NULL, trim_object, NULL, on_vm_changed},
+        [KIND_REPLICA_SET] = {NULL, trim_object, NULL, on_other_changed},
+        [KIND_MIGRATION] = {NULL, trim_object, NULL, on_other_changed},
         [KIND_POD] = {"kubevirt.io=virt-launcher", trim_pod, index_pod, on_pod_changed},
         [KIND_CLAIM] = {NULL, trim_claim, NULL, on_claim_changed},
         [KIND_PRESET] = {NULL, trim_object, NULL, on_preset_changed},

@@ -20,7 +20,7 @@ import pytest
 
 from controller_lab import KUBEVIRT, Proxy, kubeconfig, wait_for
 from scale_handler import VMI, Handler, Node
-from test_controller import VM, lab  # noqa: F401 (a fixture)
+from test_controller import VM, another, lab  # noqa: F401 (lab: a fixture)
 from test_crds import crds  # noqa: F401 (a fixture)
 
 
@@ -187,23 +187,15 @@ def all_go(lab, names):  # noqa: F811
     assert lab.list("virtualmachineinstances") == [] and wait_for("no pods", lambda: lab.list("pods") == [])
 
 
-# ---- each call, each fault -------------------------------------------------------------------------------------------
-
-CALLS = 16  # of a VM's start; its end has fewer
-NAME = re.compile(rb"vm-([a-z]+)-(\d+)")
-
-
-def test_each_call_fails_once_in_each_way(lab, faulty):  # noqa: F811
-    """A VM for each pair: its n-th write is spoilt in this way, at the start and again at the end. The counts are those of
-    the VM's own writes, whoever else writes between them."""
-    plan = {f"vm-{fault}-{n}": (fault, n) for fault in FAULTS for n in range(1, CALLS + 1)}
-    counts, lock = Counter(), threading.Lock()
+def spoil_nth(plan):
+    """(decide, counts): of each object that `plan` names, (fault, n): its n-th write is spoilt so. The counts are those of its own
+    writes, whoever else writes between them; clear() begins anew."""
+    # its very names, the longest first: a UID can look like one ("…-vm-defbcefc-2471-…" in a revision's name)
+    names, counts, lock = re.compile("|".join(sorted(plan, key=len, reverse=True)).encode()), Counter(), threading.Lock()
 
     def decide(method, path, body):
-        if method == "GET":
-            return None
-        found = NAME.search(path.encode()) or NAME.search(body)
-        if not found:
+        found = names.search(path.encode()) or names.search(body)
+        if method == "GET" or not found:
             return None
         name = found[0].decode()
         fault, n = plan[name]
@@ -211,7 +203,18 @@ def test_each_call_fails_once_in_each_way(lab, faulty):  # noqa: F811
             counts[name] += 1
             return fault if counts[name] == n else None
 
-    faulty.decide = decide
+    return decide, counts
+
+
+# ---- each call, each fault -------------------------------------------------------------------------------------------
+
+CALLS = 16  # of a VM's start; its end has fewer
+
+
+def test_each_call_fails_once_in_each_way(lab, faulty):  # noqa: F811
+    """A VM for each pair: its n-th write is spoilt in this way, at the start and again at the end."""
+    plan = {f"vm-{fault}-{n}": (fault, n) for fault in FAULTS for n in range(1, CALLS + 1)}
+    faulty.decide, counts = spoil_nth(plan)
     witness = Witness(lab)
     lab.controller(config=faulty.config)
     names = list(plan)
@@ -248,6 +251,49 @@ def test_most_calls_fail(lab, faulty, fault):  # noqa: F811
     faulty.decide = lambda *_: None
     all_go(lab, names)
     assert faulty.done[fault] > 20
+
+
+def test_a_revision_is_asked_for_once(lab, faulty):  # noqa: F811
+    """However often the creation of the instance has to be tried: the ControllerRevision before it is there by then. Again after the
+    instance was deleted; and with a controller that is new, once."""
+    revisions, instances, lock = [], [], threading.Lock()
+
+    def decide(method, path, body):
+        with lock:
+            if method == "POST" and "/controllerrevisions" in path:
+                revisions.append(json.loads(body)["metadata"]["name"])
+            if method == "POST" and "/virtualmachineinstances" in path:
+                instances.append(path)
+                return "error" if len(instances) <= 3 else None
+        return None
+
+    faulty.decide = decide
+    c = lab.controller(config=faulty.config)
+    start_all(lab, ["vm"])
+    all_run(lab, ["vm"])
+    assert len(instances) == 4 and len(revisions) == 1, (instances, revisions)
+
+    def restart():
+        first = lab.get("virtualmachineinstances", "vm")["metadata"]["uid"]
+        lab.delete("virtualmachineinstances", "vm")
+        another(lab, first)
+
+    restart()
+    assert len(revisions) == 1
+    c.stop()
+    lab.controller(config=faulty.config)
+    restart()
+    restart()
+    assert len(revisions) == 2
+    lab.patch("virtualmachines", "vm", {"spec": {"template": {"spec": {"domain": {"memory": {"guest": "256Mi"}}}}}})
+    wait_for("the change to be seen", lambda: lab.get("virtualmachines", "vm")["status"]["desiredGeneration"] == 2)
+    restart()
+    assert len(revisions) == 3 and len(set(revisions)) == 2 == len(lab.list("controllerrevisions")), revisions
+    # a VM of this name that is another has its own
+    all_go(lab, ["vm"])
+    start_all(lab, ["vm"])
+    all_run(lab, ["vm"])
+    assert len(revisions) == 4 and len(set(revisions)) == 3, revisions
 
 
 def test_retry_after_is_kept_to(lab, faulty):  # noqa: F811
@@ -331,12 +377,18 @@ def two(lab, config=None):  # noqa: F811
     return a, b
 
 
-def test_leader_is_killed_in_a_burst(lab):  # noqa: F811
+def burst(lab, count):  # noqa: F811
+    """(witness, the leader, the other replica, names of so many VMs): some of them have a pod."""
     witness = Witness(lab)
     a, b = two(lab)
-    names = [f"vm{i:02}" for i in range(40)]
+    names = [f"vm{i:02}" for i in range(count)]
     start_all(lab, names)
     wait_for("some pods", lambda: len(lab.node.made) >= 5)
+    return witness, a, b, names
+
+
+def test_leader_is_killed_in_a_burst(lab):  # noqa: F811
+    witness, a, b, names = burst(lab, 40)
     a.process.send_signal(signal.SIGKILL)
     a.process.wait()
     made = len(lab.node.made)
@@ -349,11 +401,7 @@ def test_leader_is_killed_in_a_burst(lab):  # noqa: F811
 
 def test_leader_freezes_in_a_burst_and_comes_back(lab):  # noqa: F811
     """The worst one: it believes to lead when it wakes, with a cache of long ago and calls half done."""
-    witness = Witness(lab)
-    a, b = two(lab)
-    names = [f"vm{i:02}" for i in range(30)]
-    start_all(lab, names)
-    wait_for("some pods", lambda: len(lab.node.made) >= 5)
+    witness, a, b, names = burst(lab, 30)
     a.process.send_signal(signal.SIGSTOP)
     wait_for("b leads", lambda: leads(b))
     os.kill(a.process.pid, signal.SIGCONT)
@@ -375,8 +423,7 @@ def test_two_that_both_believe_to_lead(lab):  # noqa: F811
     for name in names[:10]:
         first = lab.get("virtualmachineinstances", name)["metadata"]["uid"]
         lab.delete("virtualmachineinstances", name)
-        wait_for("another", lambda name=name, first=first: (lambda v: v and v["metadata"]["uid"] != first)(
-            lab.get("virtualmachineinstances", name)))
+        another(lab, first, name)
     for name in names[:10]:
         lab.vm_is(name, "Running")
         assert len(witness.seen[name]) == 2, "more than one instance after the first"
@@ -408,20 +455,8 @@ def test_handler_whose_calls_fail_once_in_each_way(crds, tmp_path):  # noqa: F81
     two writes; then the server is gone for a while. Each instance becomes Running once, and no heartbeat is the last."""
     node = Node(crds, tmp_path, "handler-network")
     plan = {f"vm-{i:05}": (fault, 1 + i % 2) for i, fault in enumerate(f for f in FAULTS for _ in range(2))}
-    counts, lock, gone = Counter(), threading.Lock(), threading.Event()
-
-    def decide(method, path, body):
-        if gone.is_set():
-            return "refused"
-        name = re.search(rb"vm-\d{5}", path.encode() + body)
-        if method == "GET" or not name:
-            return None
-        fault, n = plan[name[0].decode()]
-        with lock:
-            counts[name[0].decode()] += 1
-            return fault if counts[name[0].decode()] == n else None
-
-    proxy = Faulty(crds, tmp_path, decide)
+    spoil, gone = spoil_nth(plan)[0], threading.Event()
+    proxy = Faulty(crds, tmp_path, lambda *call: "refused" if gone.is_set() else spoil(*call))
     node.config = proxy.config
     node.make(len(plan) - 2)
     handler = Handler(node)
