@@ -9,6 +9,7 @@ with a file `suite.ini` can say more:
     [suite]
     slow = true       ; not part of `./dev test`: it is run when named, and by .ci/run
     ci = false        ; nor of .ci/run: it is run only when named (takes too long, or does not hold yet)
+    ci = FILE… -m "…" ; of .ci/run (VMLET_CI=1), but only these files of it, and what else pytest is to be told
     serial = true     ; its tests must not run two at a time
     workers = 4       ; so many tests at a time, each test by itself (default: 2, a whole file at a time)
     timeout = 600     ; seconds for one test (default 180)
@@ -22,6 +23,7 @@ import configparser
 import fnmatch
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -185,7 +187,8 @@ def settings(name):
     section = parser["suite"] if parser.has_section("suite") else {}
     return {
         "slow": section.get("slow", "false") == "true",
-        "ci": section.get("ci", "true") == "true",
+        "ci": section.get("ci", "true") != "false",
+        "part": shlex.split(section.get("ci", "true")) if section.get("ci", "true") not in ("true", "false") else [],
         "serial": section.get("serial", "false") == "true",
         "workers": int(section.get("workers", "0")),
         "timeout": int(section.get("timeout", "180")),
@@ -202,6 +205,8 @@ def run_pytest(name, verbose, only):
     report.unlink(missing_ok=True)
     # The folders that hold tests, not their parent: pytest takes options from the conftest.py of what it is given.
     folders = sorted({str(p.parent.relative_to(TOP)) for p in (TOP / "tests" / name).glob("**/test_*.py")})
+    if chosen["part"] and os.environ.get("VMLET_CI") == "1":
+        folders = [f"tests/{name}/{word}" if word.endswith(".py") else word for word in chosen["part"]]
     argv = [PYTHON, "-m", "pytest", *folders, "-ra", "-p", "no:cacheprovider", f"--junitxml={report}"]
     argv += [f"--timeout={chosen['timeout']}", *(["-k", only] if only else [])]
     if chosen["workers"]:
