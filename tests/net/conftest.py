@@ -149,7 +149,7 @@ class Lab:
         try:
             self.node, self.pod, self.peer = (self.namespace(n) for n in ("node", "pod", "peer"))
             self.make_node()
-            self.plug(self.pod, "eth0", POD_MAC, "10.244.1.5/24", "fd00:244::5/64")
+            self.cable = self.plug(self.pod, "eth0", POD_MAC, "10.244.1.5/24", "fd00:244::5/64")
             self.plug(self.peer, "eth0", "ca:5f:48:41:7d:66", "10.244.1.6/24", "fd00:244::6/64")
         except BaseException:
             self.close()

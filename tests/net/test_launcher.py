@@ -177,6 +177,35 @@ def test_launcher_gives_the_guest_its_address(lab, launch, binding):
     vm.stop()
 
 
+@pytest.mark.parametrize("binding", ["masquerade", "bridge"])
+def test_cable_is_pulled(lab, launch, binding):
+    """The node's side of the pod's NIC goes down and comes back: the guest keeps its link, address and lease, and traffic goes
+    on by itself. Who looks sees it where it is: the NIC in the pod has no carrier, the guest's link is up."""
+    vm = launch([{"name": "default", binding: {}, "macAddress": POD_MAC}])
+    vm.wait_agent()
+    before = vm.wait_address("10.244.1.5")
+    lease = until(lambda: vm.domain()["vmlet"]["leases"]["default"], "a lease")
+    nic = "eth0-nic" if binding == "bridge" else "eth0"
+    own = vm.exec("ip -4 -o addr show dev eth0; ip -4 route")
+
+    def reached():
+        return lab.peer.exec("ping", "-c", "1", "-W", "5", "10.244.1.5", check=False).returncode == 0
+
+    until(reached, "the guest is reached", PATIENCE)
+    lab.node.ip("link", "set", lab.cable, "down")
+    until(lambda: "NO-CARRIER" in lab.pod.links()[nic]["flags"], "the pod's NIC has lost its carrier")
+    assert not reached()
+    assert vm.exec("cat /sys/class/net/eth0/carrier").strip() == "1"
+    assert vm.exec("ip -4 -o addr show dev eth0; ip -4 route") == own
+    assert [n["linkState"] for n in vm.interfaces()] == ["up"]  # KubeVirt's meaning: the plug in the guest's own NIC
+    lab.node.ip("link", "set", lab.cable, "up")
+    until(reached, "traffic goes on", PATIENCE)
+    again = vm.domain()["vmlet"]["leases"]["default"]
+    assert (again["client"], again["boundAt"]) == (lease["client"], lease["boundAt"])
+    assert vm.wait_address("10.244.1.5")["linkState"] == before["linkState"]
+    vm.stop()
+
+
 @pytest.mark.parametrize("where", ["where it shuts itself in", "where the pod's filter refuses namespaces"])
 def test_passt(lab, launch, where):
     """The unprivileged binding: no tap, no bridge, no rules; the pod's own address in the guest, TCP both ways, one port in.
