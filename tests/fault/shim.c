@@ -120,6 +120,11 @@ int rename(const char *from, const char *to)
     return hit("rename", to) ? -1 : NEXT(rename)(from, to);
 }
 
+int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
+{
+    return hit("rename", to) ? -1 : NEXT(renameat2)(from_dir, from, to_dir, to, flags);
+}
+
 static long offset(void)
 {
     char text[32];
