@@ -138,7 +138,15 @@ def job(pod, crash):
     path.write_bytes(bytes(1 << 20))
     client.ok("PlugDisk", name="more", path=str(path), bus="scsi")
     quietly(client, "BackupDisks", disks=[{"name": "more", "target": str(pod.tmp / "cd" / "copy")}])
-    wait_until(lambda: (quietly(pod.client(), "GetDisks") or {}).get("result", {"job": 0})["job"] is None, "it is over")
+
+    def is_over():
+        client = pod.client()  # each time anew, and closed again: a launcher serves 32
+        try:
+            return (quietly(client, "GetDisks") or {}).get("result", {"job": 0})["job"] is None
+        finally:
+            client.close()
+
+    wait_until(is_over, "it is over")
 
 
 def parameters():
