@@ -72,7 +72,9 @@ def child_running(parent, name, seconds=30):
         for task in Path(f"/proc/{parent}/task").glob("*/children"):
             for pid in task.read_text().split():
                 try:
-                    if os.path.basename(os.readlink(f"/proc/{pid}/exe")).startswith(name):
+                    # within its exec a process has the new program, and no arguments yet
+                    if (os.path.basename(os.readlink(f"/proc/{pid}/exe")).startswith(name)
+                            and Path(f"/proc/{pid}/cmdline").read_bytes()):
                         return int(pid)
                 except OSError:
                     continue
