@@ -2,6 +2,7 @@
 """What benchmarks share: places, statistics, and a look at a running QEMU."""
 import functools
 import gzip
+import math
 import os
 import re
 import shutil
@@ -47,6 +48,21 @@ def row(name, values, unit):
         "name": name, "unit": unit, "median": statistics.median(values), "min": min(values), "max": max(values),
         "values": [round(v, 4) for v in values],
     }
+
+
+def compare(mine, theirs):
+    """The geometric mean of the ratios, and the half of its 95 % interval, as a factor less one."""
+    logs = [math.log(a / b) for a, b in zip(mine, theirs)]
+    return math.exp(statistics.mean(logs)), math.expm1(1.96 * statistics.stdev(logs) / math.sqrt(len(logs)))
+
+
+def pin(qemu):
+    """The guest's processor on one of ours, the rest of its emulator on the last: else the scheduler decides anew in each turn
+    who shares one, and the readings spread by a third."""
+    cpus = sorted(os.sched_getaffinity(0))
+    for task in Path(f"/proc/{qemu}/task").iterdir():
+        first = (task / "comm").read_text().startswith("CPU ")
+        os.sched_setaffinity(int(task.name), {cpus[0] if first else cpus[-1]})
 
 
 def monotonic_usec():

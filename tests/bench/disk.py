@@ -8,7 +8,6 @@ Ours and libvirt's options are those of the command lines that the two have made
 writes ends with a flush, in its time; a turn that reads meets a part of the file that is not in the page cache."""
 import base64
 import json
-import math
 import os
 import shutil
 import socket
@@ -18,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench_common import VMLET, child_running, guest, image_with, row
+from bench_common import VMLET, child_running, compare, guest, image_with, pin, row
 from peers import Libvirt, libvirt_missing, poll
 
 ROUNDS = 20  # of each job: two turns of each disk in one call of fio
@@ -146,16 +145,10 @@ class Guest:
             poll(lambda: path.exists() or self.process.poll() is not None, "QEMU's socket", pause=0.02)
             self.agent = Agent(path)
             self.agent.run("mkdir -p /dev/shm; mount -t tmpfs shm /dev/shm")
-            self.pin()
+            pin(self.process.pid)
         except BaseException:
             self.close()
             raise
-
-    def pin(self):
-        """The guest's processor on one of ours, all else on the next: else the scheduler decides anew in each turn."""
-        cpus = sorted(os.sched_getaffinity(0))
-        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
-            os.sched_setaffinity(int(task.name), {cpus[0] if (task / "comm").read_text().startswith("CPU ") else cpus[-1]})
 
     def turns(self, job, names):
         """MiB/s of each in turn, all in one fio: its start takes an emulated guest a second."""
@@ -192,12 +185,6 @@ def measure_job(vm, paths, job, names, rounds):
         for name, value in zip(order, vm.turns(job, order)):
             found[name].append(value)
     return found
-
-
-def compare(mine, theirs):
-    """The geometric mean of the ratios, and the half of its 95 % interval, as a factor less one."""
-    logs = [math.log(a / b) for a, b in zip(mine, theirs)]
-    return math.exp(statistics.mean(logs)), math.expm1(1.96 * statistics.stdev(logs) / math.sqrt(len(logs)))
 
 
 def measure(options):

@@ -3,7 +3,6 @@
 (for masquerade) one rule by nft(8). One guest with a NIC in each, so that nothing but the links differs: two guests of one
 command line differ by up to a tenth between runs, by where their emulator's memory lies. The NICs take turns."""
 import json
-import math
 import os
 import shutil
 import statistics
@@ -13,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench_common import TOP, VMLET, image_with, row
+from bench_common import TOP, VMLET, child_running, compare, image_with, pin, row
 
 sys.path.insert(0, str(TOP / "tests" / "net"))
 from conftest import Lab, run, until  # noqa: E402
@@ -79,16 +78,7 @@ class Guest:
             lab.node.sh(f"ip addr add {node}/32 dev br0")
             self.exec(f"ip -4 addr flush dev {nic}; ip link set {nic} mtu 1450 up; ip addr add {address}/24 dev {nic}; "
                       f"ip route add {node} {'via ' + via if via else ''} dev {nic} src {address}")
-        self.pin()
-
-    def pin(self):
-        """The guest's processor on one of ours, the rest of its emulator on the next, where the server is too: else the scheduler
-        decides anew in each turn which two of the three share one, and the readings spread by a third."""
-        qemu = int(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()[0])
-        cpus = sorted(os.sched_getaffinity(0))
-        for task in Path(f"/proc/{qemu}/task").iterdir():
-            first = (task / "comm").read_text().startswith("CPU ")
-            os.sched_setaffinity(int(task.name), {cpus[0] if first else cpus[-1]})
+        pin(child_running(self.process.pid, "qemu-system"))  # the server is where the rest of the emulator is
 
     def exec(self, script, check=True):
         return run(VMLET, "exec", "--state-dir", self.state, "--timeout", "60s", "--", "/bin/sh", "-c", script, check=check, timeout=90)
@@ -153,8 +143,7 @@ def measure(options):
         return result
     for binding in BY_HAND:
         ours, hand = measure_binding(binding, options.rounds or PAIRS)
-        logs = [math.log(a / b) for a, b in zip(ours, hand)]
-        ratio, error = math.exp(statistics.mean(logs)), 1.96 * statistics.stdev(logs) / math.sqrt(len(logs))
+        ratio, error = compare(ours, hand)
         result["rows"] += [row(f"{binding}, netsetup", ours, "Mbit/s"), row(f"{binding}, by hand", hand, "Mbit/s")]
         result["budgets"].append({"name": f"{binding}: by hand / netsetup (geometric mean of pairs)", "value": 1 / ratio, "limit": 1 / LEAST})
         applied = measure_apply(binding)
