@@ -778,8 +778,7 @@ static void check_present(struct planner *p, struct net_interface *n)
     if (there && there != wanted)
         refuse(p, ERROR_NETWORK,
                "interface %s: %zu of its %zu links (%s, %s%s%s) are there already: left by something that failed, or "
-               "another "
-               "VM's (a pod's network serves one VM)",
+               "another VM's (a pod's network serves one VM)",
                n->name, there, wanted, made[0], made[1], made[2] ? ", " : "", made[2] ? made[2] : "");
 }
 

@@ -20,6 +20,7 @@
 #include "domain/metrics-channel.h"
 #include "domain/network.h"
 #include "domain/prepare.h"
+#include "domain/statefile.h"
 #include "domain/stats.h"
 #include "storage/storage.h"
 
@@ -71,20 +72,27 @@ static void wait_for_end(int pidfd)
     waitid(P_PIDFD, (id_t)pidfd, NULL, WEXITED | WNOHANG);
 }
 
-/* What a VM that has ended leaves of no use. Its logs stay. */
-static void remove_files(struct domain *d)
+void domain_remove_files(const char *dir)
 {
-    static const char *const names[] = {"domain.json", "virt-vnc", PREPARE_IGNITION_FILE, NETWORK_LEASES_FILE};
+    static const char *const names[] = {STATE_FILE_NAME, "virt-vnc", PREPARE_IGNITION_FILE, NETWORK_LEASES_FILE};
 
-    STRV_FOREACH (path, d->sockets)
-        unlink(*path);
-    CRASH_POINT("end-sockets");
     for (size_t i = 0; i < ELEMENTSOF(names); i++) {
         _cleanup_free_ char *path = NULL;
 
-        if (d->dir && asprintf(&path, "%s/%s", d->dir, names[i]) >= 0)
+        if (asprintf(&path, "%s/%s", dir, names[i]) < 0)
+            path = NULL;
+        else
             unlink(path);
     }
+}
+
+static void remove_files(struct domain *d)
+{
+    STRV_FOREACH (path, d->sockets)
+        unlink(*path);
+    CRASH_POINT("end-sockets");
+    if (d->dir)
+        domain_remove_files(d->dir);
 }
 
 void domain_free(struct domain *d)

@@ -110,6 +110,8 @@ const char *domain_get_outcome(const struct domain *domain);
 char *domain_read_qemu_log(const struct domain *domain);
 /* The same of any log. */
 char *domain_read_log_end(const char *path);
+/* Removes from a VM's directory what is of no use after its end, but for the machine's sockets. Its logs stay. */
+void domain_remove_files(const char *dir);
 /* KubeVirt's api.Domain as JSON: a new reference. */
 json_t *domain_to_json(const struct domain *domain);
 /* What KubeVirt has no field for: acceleration and why, pid, sockets, timeline, agent, stop in progress. */

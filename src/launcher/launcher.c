@@ -427,12 +427,11 @@ static void on_adopted(struct domain *domain, const struct error *error, void *u
 /* What a VM of a former boot, or one that is gone, has left in its directory. */
 static void remove_stale(const char *dir)
 {
-    static const char *const names[] = {STATE_FILE_NAME,    "qmp.sock",     "agent.sock", "serial.in",
-                                        "serial.out",       "virt-serial0", "virt-vnc",   PREPARE_IGNITION_FILE,
-                                        NETWORK_LEASES_FILE};
+    static const char *const sockets[] = {"qmp.sock", "agent.sock", "serial.in", "serial.out", "virt-serial0"};
 
-    for (size_t i = 0; i < ELEMENTSOF(names); i++) {
-        _cleanup_free_ char *path = path_below(dir, names[i]);
+    domain_remove_files(dir);
+    for (size_t i = 0; i < ELEMENTSOF(sockets); i++) {
+        _cleanup_free_ char *path = path_below(dir, sockets[i]);
 
         if (path)
             unlink(path);
