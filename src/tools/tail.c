@@ -164,33 +164,39 @@ static bool open_predecessor(struct tail *tail)
     return false;
 }
 
-/* True if there is another file to go on with; it is open then. */
-static bool open_next(struct tail *tail)
+/* 1 if there is another file to go on with; it is open then. */
+static int open_next(struct tail *tail)
 {
     _cleanup_close_ int fd = open(tail->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     struct stat st;
+    int r;
 
     if (fd < 0 || fstat(fd, &st) < 0) {
         if (errno != ENOENT && errno != ENOTDIR && errno != tail->last_errno)
             log_warning("cannot read %s: %s; waiting until it can be", tail->path, strerror(errno));
         tail->last_errno = errno;
-        return false;
+        return 0;
     }
     tail->last_errno = 0;
     if (!S_ISREG(st.st_mode) || is_open(tail, &st))
-        return false;
+        return 0;
+    /* ours is not written to any more; what was, since it was read, comes before the next: a line may go on there */
+    r = tail->fd >= 0 ? drain(tail) : 0;
+    if (r < 0)
+        return r;
     /* after this file was opened: whatever lies between it and ours has its predecessor's name by now */
     if (open_predecessor(tail))
-        return true;
+        return 1;
     take(tail, TAKE_FD(fd), &st);
-    return true;
+    return 1;
 }
 
 int tail_read(struct tail *tail)
 {
+    int r;
+
     do {
         struct stat st;
-        int r;
 
         if (tail->fd < 0)
             continue;
@@ -206,7 +212,6 @@ int tail_read(struct tail *tail)
         r = drain(tail);
         if (r < 0)
             return r;
-        /* the old file is read to its end before the new one is opened: a line may go on from one to the other */
-    } while (open_next(tail));
-    return 0;
+    } while ((r = open_next(tail)) > 0);
+    return r;
 }

@@ -10,6 +10,7 @@ import pytest
 from vmlet_lab import PATIENCE, TOP, vmi, wait_until
 
 TAIL = TOP / "build" / "src" / "tools" / "virt-tail"
+FILE_BYTES = "24576"
 LINE = re.compile(rb"vmlet guest line (\d+)\r?\n")
 
 
@@ -37,22 +38,22 @@ def tail(pod, out):
 
 
 def test_log_is_whole_bounded_and_followed_over_kills_of_the_launcher(pod):
-    """Two readers follow from the first byte over every rotation, one comes late and gets all that is kept."""
+    """Two readers follow from the first byte over every rotation, one comes late and gets all that is kept.
+    What the FIFO holds while there is no launcher, 64 KiB, comes in one burst: four files have room for it."""
     readers = [tail(pod, pod.tmp / f"tail{i}") for i in range(2)]
     try:
-        pod.boot("--console-log-bytes", "8192", append="vmlet.write=3000")
+        pod.boot("--console-log-bytes", FILE_BYTES, append="vmlet.write=6000")
         last = 0
-        while last < 2000:
+        while last < 4000:
             pod.process.kill()
             pod.process.wait()
-            pod.start("--console-log-bytes", "8192")
+            pod.start("--console-log-bytes", FILE_BYTES)
             last = wait_until(lambda: [n for n in numbers(log_of(pod))[-1:] if n > last], "the log goes on")[0]
         client = pod.client()
-        wait_until(lambda: numbers(log_of(pod))[-1:] == [3000], "the guest has printed all")
+        wait_until(lambda: numbers(log_of(pod))[-1:] == [6000], "the guest has printed all")
         kept = numbers(log_of(pod))
-        assert kept == list(range(kept[0], 3001))
-        assert kept == list(range(kept[0], 3001))
-        assert [p.stat().st_size for p in files_of(pod)[:-1]] == [8192] * 3 and files_of(pod)[-1].stat().st_size <= 8192
+        assert kept == list(range(kept[0], 6001))
+        assert [p.stat().st_size for p in files_of(pod)[:-1]] == [int(FILE_BYTES)] * 3 and files_of(pod)[-1].stat().st_size <= int(FILE_BYTES)
         late = tail(pod, pod.tmp / "late")
         readers.append(late)
         client.ok("KillVirtualMachine")
@@ -62,9 +63,9 @@ def test_log_is_whole_bounded_and_followed_over_kills_of_the_launcher(pod):
             reader.send_signal(signal.SIGTERM)
             assert reader.wait(PATIENCE) == 0
         whole = [(pod.tmp / f"tail{i}").read_bytes() for i in range(2)]
-        assert numbers(whole[0]) == list(range(1, 3001)) and whole[0] == whole[1]
+        assert numbers(whole[0]) == list(range(1, 6001)) and whole[0] == whole[1]
         late = numbers((pod.tmp / "late").read_bytes())
-        assert late == list(range(late[0], 3001)) and late[0] <= kept[0] + 1
+        assert late == list(range(late[0], 6001)) and late[0] <= kept[0] + 1
     finally:
         for reader in readers:
             reader.kill()
