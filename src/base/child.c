@@ -262,12 +262,12 @@ int process_start_time(pid_t pid, uint64_t *ret_ticks)
     return 0;
 }
 
-char *boot_id_read(void)
+const char *boot_id(void)
 {
-    char *id = NULL;
+    static char id[64]; /* each change of a VM's state writes it */
+    _cleanup_free_ char *text = NULL;
 
-    if (file_read("/proc/sys/kernel/random/boot_id", 64, &id, NULL, NULL) < 0)
-        return NULL;
-    id[strcspn(id, "\n")] = '\0';
-    return id;
+    if (!*id && file_read("/proc/sys/kernel/random/boot_id", sizeof(id) - 1, &text, NULL, NULL) == 0)
+        snprintf(id, sizeof(id), "%.*s", (int)strcspn(text, "\n"), text);
+    return *id ? id : NULL;
 }

@@ -51,5 +51,5 @@ const char *child_describe_status(const siginfo_t *info);
  * -ESRCH: it is gone, or has ended and waits to be reaped.
  */
 int process_start_time(pid_t pid, uint64_t *ret_ticks);
-/* The id of this boot, within which such a name is valid; to be freed. NULL: the kernel does not tell it. */
-char *boot_id_read(void);
+/* The id of this boot, within which such a name is valid; read once. NULL: the kernel does not tell it. */
+const char *boot_id(void);

@@ -94,6 +94,22 @@ int file_read(const char *path, size_t limit, char **ret_data, size_t *ret_lengt
     return 0;
 }
 
+static int name_whole(const char *temporary, const char *path)
+{
+    return rename(temporary, path) < 0 ? -errno : 0;
+}
+
+/* A rename over a file makes ext4 write the new content to the disk before it returns (fs/ext4/namei.c, ext4_rename,
+ * mount option auto_da_alloc): a millisecond. Two names that change places it leaves alone. */
+static int name_swapped(const char *temporary, const char *path)
+{
+    if (renameat2(AT_FDCWD, temporary, AT_FDCWD, path, RENAME_EXCHANGE) < 0)
+        return name_whole(temporary, path); /* there is none yet, or this file system cannot */
+    CRASH_POINT("write-swapped");
+    unlink(temporary);
+    return 0;
+}
+
 static int write_aside(const char *path, const void *data, size_t length, mode_t mode, bool sync,
                        struct error **ret_error)
 {
@@ -114,8 +130,8 @@ static int write_aside(const char *path, const void *data, size_t length, mode_t
     if (r == 0 && sync && fsync(fd) < 0)
         r = -errno;
     CRASH_POINT("write-synced");
-    if (r == 0 && rename(temporary, path) < 0)
-        r = -errno;
+    if (r == 0)
+        r = sync ? name_whole(temporary, path) : name_swapped(temporary, path);
     CRASH_POINT("write-renamed");
     if (r < 0) {
         unlink(temporary);

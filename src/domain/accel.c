@@ -281,16 +281,15 @@ json_t *accel_to_json(const struct accel_result *result)
 /* A measurement holds for one boot of one kernel with one KVM device. "" when the boot has no id: no cache then. */
 static void cache_key(int kvm, char key[512])
 {
-    _cleanup_free_ char *boot = boot_id_read();
+    const char *boot = boot_id();
     struct utsname uts;
     struct stat st;
 
     key[0] = '\0';
     if (!boot || uname(&uts) < 0 || fstat(kvm, &st) < 0)
         return;
-    if (boot[0])
-        snprintf(key, 512, "%s %s %s %u:%u", boot, uts.release, uts.version, (unsigned)(st.st_rdev >> 8),
-                 (unsigned)(st.st_rdev & 0xff));
+    snprintf(key, 512, "%s %s %s %u:%u", boot, uts.release, uts.version, (unsigned)(st.st_rdev >> 8),
+             (unsigned)(st.st_rdev & 0xff));
 }
 
 static bool is_for(const json_t *content, const void *key)

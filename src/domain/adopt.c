@@ -34,8 +34,8 @@ static void on_status(struct qmp_client *client, json_t *result, const struct er
         l->panicked = true, lifecycle_stopped(l);
     else if (streq(status, "shutdown"))
         lifecycle_shutdown(l, NULL);
-    else if (l->state != DOMAIN_PAUSED)
-        lifecycle_stopped(l);
+    else if (l->state != DOMAIN_PAUSED) /* a Pause is answered before it is in the state file */
+        l->pausing_by_user = streq(status, "paused") && !l->dumping, lifecycle_stopped(l);
     if (streq(status, "prelaunch")) /* the former launcher was killed just before it let the guest begin */
         domain_first_cont(d);
     event_log_add(d->events, "Domain", domain_state_name(l->state),

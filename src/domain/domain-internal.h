@@ -53,6 +53,7 @@ struct domain {
 
     struct lifecycle lifecycle;
     uint64_t since_wall; /* of the present state */
+    bool answer_first;   /* a Pause is under way: the state file is written when its answer is on its way */
     bool state_failing;  /* the last write of the state file failed, and that was said */
     struct event_log *events;
 

@@ -162,7 +162,7 @@ void domain_state_changed(struct domain *d)
                             domain_reason_name(d->lifecycle.reason)),
                   NULL);
     /* at the end domain_free() follows, and the state file is of no use to anyone */
-    if (STATE_BIT(d->lifecycle.state) & ~STATES_FINAL)
+    if ((STATE_BIT(d->lifecycle.state) & ~STATES_FINAL) && !d->answer_first)
         domain_save_state(d);
 }
 
@@ -463,6 +463,10 @@ static void on_action_done(struct qmp_client *client, json_t *result, const stru
     CRASH_POINT("action-done");
     if (a->done)
         a->done(a->domain, error, a->userdata);
+    if (a->domain->answer_first && !error)
+        domain_save_state(a->domain);
+    a->domain->answer_first = false;
+    CRASH_POINT("action-saved");
     free(a);
 }
 
@@ -485,6 +489,8 @@ static int act(struct domain *d, const char *command, domain_done_fn done, void 
 
 int domain_pause(struct domain *d, domain_done_fn done, void *userdata)
 {
+    int r;
+
     /* QEMU sends no STOP for a guest that is stopped already: what was an error's pause is the user's from now on */
     if (d->lifecycle.state == DOMAIN_PAUSED && d->lifecycle.reason != REASON_STARTING_UP) {
         if (d->lifecycle.reason != REASON_USER) {
@@ -493,10 +499,13 @@ int domain_pause(struct domain *d, domain_done_fn done, void *userdata)
             domain_state_changed(d);
         }
     } else {
-        d->lifecycle.pausing_by_user = true;
+        d->lifecycle.pausing_by_user = d->answer_first = true;
     }
     CRASH_POINT("pause-asked");
-    return act(d, "stop", done, userdata);
+    r = act(d, "stop", done, userdata);
+    if (r < 0)
+        d->lifecycle.pausing_by_user = d->answer_first = false;
+    return r;
 }
 
 int domain_unpause(struct domain *d, domain_done_fn done, void *userdata)

@@ -21,7 +21,7 @@ static void on_stop(struct domain *d, json_t *data)
     if (lifecycle_stopped(&d->lifecycle))
         domain_state_changed(d);
     domain_io_error_stopped(d);
-    CRASH_POINT("pause-saved");
+    CRASH_POINT("pause-noted");
 }
 
 static void on_resume(struct domain *d, json_t *data)

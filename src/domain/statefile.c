@@ -22,11 +22,10 @@ static json_t *usec(uint64_t value)
 
 static json_t *to_json(const struct domain *d)
 {
-    _cleanup_free_ char *boot = boot_id_read();
     json_t *interfaces = guest_info_get(d->guest_info, "guest-network-get-interfaces");
-    json_t *state = json_pack("{s:i, s:s*, s:i, s:o, s:s, s:s, s:s*}", "version", STATE_FILE_VERSION, "bootId", boot,
-                              "pid", (int)d->pid, "startTime", usec(d->start_ticks), "name", d->vmi->name, "namespace",
-                              d->vmi->namespace_, "uid", d->vmi->uid);
+    json_t *state = json_pack("{s:i, s:s*, s:i, s:o, s:s, s:s, s:s*}", "version", STATE_FILE_VERSION, "bootId",
+                              boot_id(), "pid", (int)d->pid, "startTime", usec(d->start_ticks), "name", d->vmi->name,
+                              "namespace", d->vmi->namespace_, "uid", d->vmi->uid);
 
     json_object_set_new(state, "state", json_string(domain_state_name(d->lifecycle.state)));
     json_object_set_new(state, "reason", json_string(domain_reason_name(d->lifecycle.reason)));
@@ -163,7 +162,7 @@ int domain_state_parse(const char *text, size_t length, const char *name, struct
 /* Whether its process still runs. */
 static int check(struct domain_state_file *s, const char *path, struct error **ret_error)
 {
-    _cleanup_free_ char *boot = boot_id_read();
+    const char *boot = boot_id();
     uint64_t ticks;
 
     if (!s->boot_id || !boot || !streq(s->boot_id, boot))

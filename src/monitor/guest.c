@@ -92,11 +92,11 @@ static void guests_add(struct guests *guests, const struct process *process)
     guests->list[guests->n++].pidfd = TAKE_FD(pidfd);
 }
 
-static bool same_boot(const char *boot_id)
+static bool same_boot(const char *id)
 {
-    _cleanup_free_ char *now = boot_id_read();
+    const char *now = boot_id();
 
-    return !now || !*boot_id || streq(now, boot_id);
+    return !now || !*id || streq(now, id);
 }
 
 /* Calls `visit` for each process of /proc that is below us. */

@@ -206,6 +206,8 @@ def test_killed_at(lab, table, point, n):
         wait_until(lambda: "took over the running VM" in pod.log(), pod.log)
         if scenario == "start":  # one that was killed before it began begins now
             pod.wait_state(client, "Running")
+        status = client.ok("GetDomain")["domain"]["Status"]
+        assert scenario != "pause" or status["Status"] != "Paused" or status["Reason"] == "User", status
         outcome = "guest runs on"
     elif client:
         # QEMU had not begun to run the guest

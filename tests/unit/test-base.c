@@ -140,10 +140,10 @@ static void test_child_timeout(void **state)
     assert_int_equal(error_get_code(e), ERROR_TIMED_OUT);
 }
 
-/* Targets that overlap the sources: 3 becomes 4 and 4 becomes 3. */
+/* Targets that overlap the sources: each becomes the other. */
 static void test_child_fd_swap(void **state)
 {
-    char *argv[] = {(char *)"sh", (char *)"-c", (char *)"cat /proc/self/fd/10 /proc/self/fd/11", NULL};
+    char *argv[] = {(char *)"sh", (char *)"-c", (char *)"cat /proc/self/fd/100 /proc/self/fd/101", NULL};
     _cleanup_free_ char *out = NULL;
     _cleanup_close_ int a0 = -EBADF, b0 = -EBADF;
     int a[2], b[2], code;
@@ -154,14 +154,14 @@ static void test_child_fd_swap(void **state)
     assert_int_equal(write(b[1], "B", 1), 1);
     close(a[1]);
     close(b[1]);
-    a0 = fcntl(a[0], F_DUPFD_CLOEXEC, 10);
-    b0 = fcntl(b[0], F_DUPFD_CLOEXEC, 11);
+    a0 = dup3(a[0], 100, O_CLOEXEC); /* whatever the test has inherited under that number */
+    b0 = dup3(b[0], 101, O_CLOEXEC);
     close(a[0]);
     close(b[0]);
     struct child_fd fds[] = {{a0, b0}, {b0, a0}};
     struct child_options o = {.argv = argv, .fds = fds, .n_fds = 2};
-    assert_int_equal(a0, 10);
-    assert_int_equal(b0, 11);
+    assert_int_equal(a0, 100);
+    assert_int_equal(b0, 101);
     assert_int_equal(child_run(&o, 10 * USEC_PER_SEC, &code, &out, NULL, NULL), 0);
     assert_string_equal(out, "BA");
 }
@@ -195,6 +195,25 @@ static void test_files(void **state)
     assert_int_equal(remove_tree(dir), 0);
     assert_int_equal(access(dir, F_OK), -1);
     assert_int_equal(remove_tree(dir), 0);
+}
+
+static void test_file_replace(void **state)
+{
+    char dir[] = "/tmp/vmlet-test-XXXXXX", path[128];
+    const char *contents[] = {"first", "second, and longer", "3rd"};
+
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof(path), "%s/file", dir);
+    for (size_t i = 0; i < ELEMENTSOF(contents);
+         i++) { /* the first finds none there, the others change places with it */
+        _cleanup_free_ char *text = NULL;
+
+        assert_int_equal(file_replace(path, contents[i], strlen(contents[i]), 0600, NULL), 0);
+        assert_int_equal(file_read(path, 64, &text, NULL, NULL), 0);
+        assert_string_equal(text, contents[i]);
+    }
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir(dir), 0); /* so nothing else is in it */
 }
 
 static void test_unix_listen_replaces_only_the_dead(void **state)
@@ -298,24 +317,33 @@ static void test_durations(void **state)
 
 static void test_boot_id(void **state)
 {
-    _cleanup_free_ char *a = boot_id_read(), *b = boot_id_read();
+    const char *id = boot_id();
 
-    assert_non_null(a);
-    assert_string_equal(a, b);
-    assert_int_equal(strlen(a), 36); /* a UUID, without the line's end */
+    assert_non_null(id);
+    assert_int_equal(strlen(id), 36); /* a UUID, without the line's end */
+    assert_string_equal(boot_id(), id);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_error_wrap),    cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_strbuf),        cmocka_unit_test(test_base64),
-        cmocka_unit_test(test_utf8),          cmocka_unit_test(test_child_exit_and_output),
-        cmocka_unit_test(test_child_missing), cmocka_unit_test(test_child_timeout),
-        cmocka_unit_test(test_child_fd_swap), cmocka_unit_test(test_durations),
-        cmocka_unit_test(test_boot_id),       cmocka_unit_test(test_process_start_time),
-        cmocka_unit_test(test_files),         cmocka_unit_test(test_unix_listen_replaces_only_the_dead),
-        cmocka_unit_test(test_timer_rearms),  cmocka_unit_test(test_strv),
+        cmocka_unit_test(test_error_wrap),
+        cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_strbuf),
+        cmocka_unit_test(test_base64),
+        cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_child_exit_and_output),
+        cmocka_unit_test(test_child_missing),
+        cmocka_unit_test(test_child_timeout),
+        cmocka_unit_test(test_child_fd_swap),
+        cmocka_unit_test(test_durations),
+        cmocka_unit_test(test_boot_id),
+        cmocka_unit_test(test_process_start_time),
+        cmocka_unit_test(test_file_replace),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_unix_listen_replaces_only_the_dead),
+        cmocka_unit_test(test_timer_rearms),
+        cmocka_unit_test(test_strv),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
