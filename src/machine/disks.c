@@ -424,7 +424,7 @@ static struct pool io_threads(struct build *b)
         dedicated += wants_own_thread(b, disk);
         others += !wants_own_thread(b, disk) && disk_bus(b, disk) == VMI_BUS_VIRTIO;
     }
-    if (b->domain->io_threads_policy == VMI_IO_THREADS_UNSET && dedicated == 0)
+    if (b->domain->io_threads_policy == VMI_IO_THREADS_UNSET && dedicated + others == 0)
         return pool;
     pool.shared = pool_size(b);
     pool.mapped =
@@ -439,7 +439,11 @@ static struct pool io_threads(struct build *b)
     item(b, MACHINE_GROUP_DISKS, b->domain->at, NULL,
          text(b, "%u I/O thread%s: %u shared, %u for one disk each", total, total == 1 ? "" : "s", pool.shared,
               dedicated),
-         "ioThreadsPolicy and dedicatedIOThread in the manifest");
+         b->domain->io_threads_policy == VMI_IO_THREADS_UNSET && dedicated == 0
+             ? "requests of virtio disks do not wait for QEMU's own loop, nor for what holds its lock; ioThreadsPolicy "
+               "and "
+               "dedicatedIOThread in the manifest give more of them"
+             : "ioThreadsPolicy and dedicatedIOThread in the manifest");
     return pool;
 }
 
