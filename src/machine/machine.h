@@ -182,12 +182,12 @@ const struct machine_helper *machine_get_helpers(const struct machine *machine, 
 const struct machine_item *machine_get_items(const struct machine *machine, size_t *ret_count);
 /* With facts->assume: what keeps this host from running the machine, "spec.path: what is missing"; NULL if nothing. */
 char *const *machine_get_lacks(const struct machine *machine);
-/* NVRAM: copy `template` to `path` before the start unless path exists; NULL when there is none. */
 /* The serial console: QEMU opens the fifos PATH.in and PATH.out, which the domain makes before the spawn. NULL: none.
  * *ret_log: what comes out of it is to be logged. */
 const char *machine_get_serial(const struct machine *machine, bool *ret_log);
 /* The fifo of facts->firmware_log, which the domain makes before the spawn; NULL: this machine has none. */
 const char *machine_get_firmware_log(const struct machine *machine);
+/* NVRAM: copy `template` to `path` before the start unless path exists; NULL when there is none. */
 const char *machine_get_nvram(const struct machine *machine, const char **ret_template);
 #define MACHINE_DISK_NODES 4 /* block nodes of one disk: file and format, of the image and of what is below it */
 
