@@ -10,8 +10,8 @@
 #include "base/crash.h"
 #include "base/fd.h"
 #include "base/strv.h"
-#include "domain/caps.h"
 #include "domain/network.h"
+#include "host/caps.h"
 
 /* compat: where the sockets of a pod's virtiofs containers are. */
 #define VIRTIOFS_CONTAINERS "/var/run/kubevirt/virtiofs-containers"

@@ -5,8 +5,8 @@
 #include <vmlet/vmi.h>
 
 #include "base/error.h"
-#include "domain/accel.h"
 #include "domain/timeline.h"
+#include "host/accel.h"
 #include "machine/machine.h"
 #include "storage/storage.h"
 #include "json/faults.h"

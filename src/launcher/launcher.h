@@ -5,9 +5,9 @@
 
 #include "base/error.h"
 #include "base/event.h"
-#include "domain/accel.h"
 #include "domain/guest-info.h"
 #include "domain/timeline.h"
+#include "host/accel.h"
 
 struct launcher;
 

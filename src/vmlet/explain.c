@@ -4,9 +4,9 @@
 #include <stdio.h>
 
 #include "base/strv.h"
-#include "domain/accel.h"
-#include "domain/caps.h"
 #include "domain/prepare.h"
+#include "host/accel.h"
+#include "host/caps.h"
 #include "vmi/overhead.h"
 #include "vmlet/hypothesis.h"
 #include "vmlet/options.h"

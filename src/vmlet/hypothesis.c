@@ -6,8 +6,8 @@
 #include <unistd.h>
 
 #include "base/strv.h"
-#include "domain/caps.h"
 #include "domain/prepare.h"
+#include "host/caps.h"
 
 /* When neither --qemu-version nor a binary says it: that of Debian 13 and of current KubeVirt images' distributions. */
 #define DEFAULT_QEMU_VERSION 10000000U

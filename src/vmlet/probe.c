@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmlet probe: what this host can do, and why not. */
-#include "domain/host.h"
-#include "domain/node-labels.h"
+#include "host/host.h"
+#include "host/node-labels.h"
 #include "vmlet/options.h"
 #include "vmlet/output.h"
 

@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "domain/caps.h"
+#include "host/caps.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

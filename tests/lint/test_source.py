@@ -18,7 +18,8 @@ VMI = JSON | {"vmi"}
 NET = VMI | {"netsetup"}
 MACHINE = VMI | {"machine"}
 STORAGE = VMI | {"storage"}
-DOMAIN = MACHINE | STORAGE | QMP | NET | RPC | {"domain"}
+HOST = MACHINE | {"host"}
+DOMAIN = MACHINE | STORAGE | QMP | NET | RPC | HOST | {"domain"}
 ALLOWED = {
     "src/base": set(),
     "src/json": BASE,
@@ -29,10 +30,10 @@ ALLOWED = {
     "netsetup": VMI,
     "src/machine": VMI,
     "src/storage": VMI,
+    "src/host": MACHINE,
     "src/domain": DOMAIN - {"domain"},
     "src/launcher": DOMAIN,
     "src/monitor": BASE,
-    "src/handler": DOMAIN | {"k8s"},
     "src/tools": DOMAIN,
     "src/vmlet": DOMAIN | {"k8s"},
     "k8s/client": JSON,

@@ -13,9 +13,9 @@
 #include "base/event.h"
 #include "base/fd.h"
 #include "base/strv.h"
-#include "domain/accel.h"
-#include "domain/caps.h"
-#include "domain/host.h"
+#include "host/accel.h"
+#include "host/caps.h"
+#include "host/host.h"
 
 static char directory[] = "/tmp/test-accel-XXXXXX";
 

@@ -15,7 +15,7 @@
 #include "base/event.h"
 #include "base/fd.h"
 #include "base/strv.h"
-#include "domain/caps.h"
+#include "host/caps.h"
 
 static char directory[] = "/tmp/test-caps-XXXXXX";
 

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "domain/node-labels.h"
+#include "host/node-labels.h"
 
 static const char *get(const json_t *labels, const char *name)
 {

@@ -41,7 +41,7 @@ char *find_program(const char *name);
 #define BUILD_ID_HEX_SIZE 81
 int elf_read_build_id(int fd, char ret_hex[BUILD_ID_HEX_SIZE]);
 
-/* In caps_probe.c: runs the binary and asks. *ret is what the cache keeps: {"version", "target", "devices", …}. */
+/* In caps-probe.c: runs the binary and asks. *ret is what the cache keeps: {"version", "target", "devices", …}. */
 int qemu_caps_probe(const char *binary, json_t **ret, struct error **ret_error);
 /* The same with an accelerator: {"models": names that a guest may have here, "features": what the best CPU has,
  * "machines", "vendor"}. Nothing of it is kept. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "domain/accel.h"
+#include "host/accel.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -21,9 +21,9 @@
 #include "base/event.h"
 #include "base/fd.h"
 #include "base/limits.h"
-#include "domain/accel_guest.h"
-#include "domain/cache.h"
-#include "domain/caps.h"
+#include "host/accel-guest.h"
+#include "host/cache.h"
+#include "host/caps.h"
 
 #define KVM_DEVICE   "/dev/kvm"
 #define CACHE_FILE   "accel.json"

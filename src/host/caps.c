@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "domain/caps.h"
+#include "host/caps.h"
 
 #include <elf.h>
 #include <fcntl.h>
@@ -11,7 +11,7 @@
 #include "base/fd.h"
 #include "base/strbuf.h"
 #include "base/strv.h"
-#include "domain/cache.h"
+#include "host/cache.h"
 
 /* Raised when what the cache holds changes, so that an old file is not believed. */
 #define CACHE_FORMAT 1

@@ -17,7 +17,7 @@
 #include "base/fd.h"
 #include "base/limits.h"
 #include "base/strbuf.h"
-#include "domain/caps.h"
+#include "host/caps.h"
 #include "json/text.h"
 
 #define MONITOR_FD 3

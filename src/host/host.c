@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "domain/host.h"
+#include "host/host.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -17,7 +17,7 @@
 #include "base/limits.h"
 #include "base/strbuf.h"
 #include "base/strv.h"
-#include "domain/caps.h"
+#include "host/caps.h"
 
 #define CGROUP2_MAGIC 0x63677270 /* statfs(2) */
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "domain/accel_guest.h"
+#include "host/accel-guest.h"
 
 #include <errno.h>
 #include <linux/kvm.h>

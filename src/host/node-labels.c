@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "domain/node-labels.h"
+#include "host/node-labels.h"
 
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -7,8 +7,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "domain/accel.h"
-#include "domain/caps.h"
+#include "host/accel.h"
+#include "host/caps.h"
 
 #define LABEL_NAME_MAX 63U /* of Kubernetes, behind the slash */
 #define MAX_HYPERV     16U

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "domain/cache.h"
+#include "host/cache.h"
 
 #include <fcntl.h>
 #include <stdio.h>

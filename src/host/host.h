@@ -5,7 +5,7 @@
 #include <jansson.h>
 
 #include "base/error.h"
-#include "domain/accel.h"
+#include "host/accel.h"
 
 struct host_fact {
     const char *name; /* "kvm", "tun", "vhostNet"…: stable */
