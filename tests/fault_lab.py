@@ -194,6 +194,10 @@ class Pod:
         assert state["pid"] > 0 and state["startTime"] > 0 and json.loads(state["manifest"]), text
         return state
 
+    def wait_saved(self, state):
+        """A call is answered first."""
+        wait_until(lambda: self.check_state_file()["state"] == state, f"domain.json says {state}")
+
     def leftovers(self):
         """After the end: processes, sockets, half-written files, states of a VM that is gone."""
         found = [f"process {pid} ({name})" for pid, name in self.processes().items()]

@@ -81,7 +81,7 @@ def test_state_file(faulty, table, call, number):
     f.heal()
     client.ok("UnpauseVirtualMachine", vmi={})
     client.ok("PauseVirtualMachine", vmi={})
-    assert f.pod.check_state_file()["state"] == "Paused"
+    f.pod.wait_saved("Paused")
     end(f.pod, client)
     table.add(f"domain.json: {call} fails, {errno.errorcode[number]}", "guest runs on; said in the log")
 
@@ -94,7 +94,7 @@ def test_state_file_at_start(faulty, table, number):
     assert "the VM runs on, but a launcher that is killed now" in f.pod.log() and f.hits() > 0
     f.heal()
     client.ok("PauseVirtualMachine", vmi={})
-    assert f.pod.check_state_file()["state"] == "Paused"
+    f.pod.wait_saved("Paused")
     end(f.pod, client)
     table.add(f"domain.json: not written at the start, {errno.errorcode[number]}", "guest runs; said in the log")
 

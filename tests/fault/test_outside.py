@@ -109,7 +109,8 @@ def test_full_disk(lab, table, n):
         wait_until(lambda: "took over the running VM" in pod.log(), "taken over on a full disk")
         os.unlink(pod.private / "filler")
         client.ok("PauseVirtualMachine", vmi={})
-        assert pod.check_state_file()["state"] == "Paused" and pod.qemu == qemu
+        pod.wait_saved("Paused")
+        assert pod.qemu == qemu
         end(pod, client)
     finally:
         subprocess.run(["umount", "--lazy", pod.private], check=True)
@@ -169,7 +170,8 @@ def test_qemu_answers_after_30_s(lab, table, killed):
     wait_until(lambda: client.call("Qmp", command="query-status").get("result", {}).get("return", {}).get("running"), pod.log)
     pod.wait_state(client, "Running")
     client.ok("PauseVirtualMachine", vmi={})
-    assert pod.check_state_file()["state"] == "Paused" and pod.qemu == qemu
+    pod.wait_saved("Paused")
+    assert pod.qemu == qemu
     end(pod, client)
     table.add(f"QEMU answers after more than 30 s{', launcher killed' if killed else ''}", "guest not given up; answers again",
               seconds)
