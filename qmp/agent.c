@@ -64,9 +64,10 @@ struct qga_client {
     size_t n_calls;
     LIST_HEAD(, qga_operation) operations;
     uint64_t sync_id, last_id, sync_deadline, sync_again;
-    bool marked;   /* 0xFF has come since the synchronisation was sent */
-    bool with_ids; /* the agent takes and returns ids */
-    bool garbage;  /* something that is no answer came while we waited */
+    unsigned syncs; /* sent since the channel was in step, and perhaps not answered yet */
+    bool marked;    /* 0xFF has come since the synchronisation was sent */
+    bool with_ids;  /* the agent takes and returns ids */
+    bool garbage;   /* something that is no answer came while we waited */
 };
 
 /* ---- calls ----------------------------------------------------------------------------------------------------- */
@@ -248,6 +249,7 @@ static void send_sync(struct qga_client *a)
     a->sync_again = qga_deadline(QGA_SYNC_REPEAT_USEC);
     if (a->output.length > 0) /* not even the last one has been taken */
         return;
+    a->syncs++;
     arguments = json_pack("{s:I}", "id", (json_int_t)a->sync_id);
     strbuf_add(&a->output, "\xff", 1);
     write_command(a, "guest-sync-delimited", arguments, a->with_ids);
@@ -264,6 +266,7 @@ static void begin_sync(struct qga_client *a, bool with_ids)
     a->state = QGA_SYNCING;
     a->marked = false;
     a->garbage = false;
+    a->syncs = 0;
     a->with_ids = with_ids;
     a->sync_deadline = qga_deadline(TIMEOUT_QGA_SYNC_USEC);
     a->framing.limit = STRAY_BYTES;
@@ -408,12 +411,29 @@ static void handle_sync(struct qga_client *a, json_t *message)
 
     if (a->marked && json_is_integer(value) && (uint64_t)json_integer_value(value) == a->sync_id) {
         a->with_ids = a->with_ids && json_is_integer(json_object_get(message, "id"));
+        a->syncs--;
         a->state = QGA_IDLE;
         return;
     }
     a->marked = false;
     if (a->with_ids && refuses_id(message))
         begin_sync(a, false);
+}
+
+/* A slow guest answers more than the first of several synchronisations. Each may come as two messages: that the agent
+ * cannot parse 0xFF (qemu-ga of 7.2 says so), and the number. */
+static bool is_answer_of_repeated_sync(struct qga_client *a, json_t *message)
+{
+    json_t *value = json_object_get(message, "return");
+
+    if (a->syncs == 0)
+        return false;
+    if (json_is_integer(value) && (uint64_t)json_integer_value(value) == a->sync_id) {
+        a->syncs--;
+        a->marked = false;
+        return true;
+    }
+    return json_object_get(message, "error") && !json_object_get(message, "id");
 }
 
 static void handle_answer(struct qga_client *a, json_t *message)
@@ -425,10 +445,7 @@ static void handle_answer(struct qga_client *a, json_t *message)
     const char *class = json_string_value(json_object_get(failure, "class"));
     _cleanup_error_ struct error *error = NULL;
 
-    if (a->marked && json_is_integer(result) && (uint64_t)json_integer_value(result) == a->sync_id) {
-        a->marked = false; /* the synchronisation was sent twice, and answered twice */
-        return;
-    }
+    a->syncs = 0; /* it answers in order */
     /* An error without an id is for a text that the agent could not parse. */
     if (a->with_ids && (id ? json_integer_value(id) != (json_int_t)a->last_id : !failure)) {
         a->garbage = true; /* somebody else's, or one that was thought lost */
@@ -457,6 +474,11 @@ static void fail_current(struct qga_client *a, struct error *error)
     error_free(error);
 }
 
+static bool nobody_asked(const struct qga_client *a)
+{
+    return a->state == QGA_UNSYNCED || (a->state == QGA_IDLE && a->syncs == 0);
+}
+
 static void handle_frame(struct qga_client *a, const struct qmp_frame *frame)
 {
     _cleanup_error_ struct error *error = NULL;
@@ -466,7 +488,7 @@ static void handle_frame(struct qga_client *a, const struct qmp_frame *frame)
         a->marked = true;
         return;
     }
-    if (a->state == QGA_IDLE || a->state == QGA_UNSYNCED) { /* nobody asked */
+    if (nobody_asked(a)) {
         lose_sync(a);
         return;
     }
@@ -486,8 +508,11 @@ static void handle_frame(struct qga_client *a, const struct qmp_frame *frame)
         }
     } else if (a->state == QGA_SYNCING) {
         handle_sync(a, message);
-    } else {
-        handle_answer(a, message);
+    } else if (!is_answer_of_repeated_sync(a, message)) {
+        if (a->state == QGA_BUSY)
+            handle_answer(a, message);
+        else
+            lose_sync(a);
     }
     json_decref(message);
 }
@@ -517,7 +542,7 @@ static void dispatch(struct qga_client *a)
         handle_frame(a, &frame);
     }
     /* Half of something that nobody asked for. */
-    if ((a->state == QGA_IDLE || a->state == QGA_UNSYNCED) && qmp_framing_pending(&a->framing) > 0)
+    if (nobody_asked(a) && qmp_framing_pending(&a->framing) > 0)
         lose_sync(a);
 }
 

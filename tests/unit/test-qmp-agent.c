@@ -41,6 +41,23 @@ static void answer_sync(struct peer *p)
     peer_printf(p, "\xff{\"return\": %lld, \"id\": %lld}\n", sync, id);
 }
 
+/* A busy machine may have the client ask for synchronisation once more than the test answers. */
+static long long expect_after_syncs(struct peer *p, const char *command)
+{
+    for (;;) {
+        json_t *json = peer_receive(p);
+        const char *name = json_string_value(json_object_get(json, "execute"));
+        long long id = json_integer_value(json_object_get(json, "id"));
+        bool sync = streq(name, "guest-sync-delimited");
+
+        if (!sync)
+            assert_string_equal(name, command);
+        json_decref(json);
+        if (!sync)
+            return id;
+    }
+}
+
 static void test_sync_and_call(void **state)
 {
     _cleanup_peer_ struct peer p;
@@ -151,6 +168,53 @@ static void test_late_answer(void **state)
     peer_printf(&p, "{\"return\": 5, \"id\": %lld}\n", peer_expect(&p, "guest-get-time"));
     assert_int_equal(json_integer_value(y.result), 5);
     assert_int_equal(x.count, 1);
+}
+
+/* A guest that takes longer than QGA_SYNC_REPEAT_USEC: asked again, it answers both, as qemu-ga does it, with a
+ * complaint about each 0xFF. Whether that comes in one piece or in many, and with an agent that returns no ids: it is
+ * no answer to the command. */
+static void test_slow_to_synchronise(void **state)
+{
+    for (unsigned way = 0; way < 4; way++) {
+        _cleanup_peer_ struct peer p;
+        _cleanup_agent_ struct qga_client *a = agent_open(&p);
+        _cleanup_answer_ struct answer x = {0}, y = {0};
+        bool ids = way & 1, pieces = way & 2;
+        long long first, second, sync, command;
+        char texts[2][200], member[40] = "";
+
+        qga_client_call(a, "guest-info", NULL, 0, on_answer, &x);
+        sync = expect_sync(&p, &first);
+        assert_int_equal(expect_sync(&p, &second), sync);
+        for (unsigned i = 0; i < 2; i++) {
+            if (ids)
+                snprintf(member, sizeof(member), ", \"id\": %lld", i ? second : first);
+            snprintf(texts[i], sizeof(texts[i]),
+                     "{\"error\": {\"class\": \"GenericError\", \"desc\": \"JSON parse error, stray '\\uFFFD'\"}}\n"
+                     "\xff{\"return\": %lld%s}\n",
+                     sync, member);
+        }
+        if (pieces) {
+            peer_send(&p, texts[0]);
+            command = expect_after_syncs(&p, "guest-info");
+            for (const char *c = texts[1]; *c; c++)
+                peer_send(&p, (char[]){*c, '\0'});
+        } else {
+            peer_printf(&p, "%s%s", texts[0], texts[1]);
+            command = expect_after_syncs(&p, "guest-info");
+        }
+        assert_int_equal(x.count, 0);
+        if (ids)
+            snprintf(member, sizeof(member), ", \"id\": %lld", command);
+        peer_printf(&p, "{\"return\": {\"version\": \"7.2\"}%s}\n", member);
+        assert_int_equal(x.count, 1);
+        assert_non_null(x.result);
+        /* now in step: an error without an id is the command's */
+        qga_client_call(a, "guest-ping", NULL, 0, on_answer, &y);
+        peer_expect(&p, "guest-ping");
+        peer_send(&p, "{\"error\": {\"desc\": \"JSON parse error\"}}\n");
+        assert_int_equal(error_get_code(y.error), ERROR_AGENT);
+    }
 }
 
 /* Twice: dropped while nobody waits (and the channel is synchronised anew), and by its id while somebody does. */
@@ -357,12 +421,19 @@ static void test_free_in_callback(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sync_and_call), cmocka_unit_test(test_garbage_before_sync),
-        cmocka_unit_test(test_old_agent),     cmocka_unit_test(test_no_agent),
-        cmocka_unit_test(test_late_answer),   cmocka_unit_test(test_double_answer),
-        cmocka_unit_test(test_bad_answers),   cmocka_unit_test(test_silent_commands),
-        cmocka_unit_test(test_reset_and_end), cmocka_unit_test(test_exec),
-        cmocka_unit_test(test_exec_deadline), cmocka_unit_test(test_free_in_callback),
+        cmocka_unit_test(test_sync_and_call),
+        cmocka_unit_test(test_garbage_before_sync),
+        cmocka_unit_test(test_old_agent),
+        cmocka_unit_test(test_no_agent),
+        cmocka_unit_test(test_late_answer),
+        cmocka_unit_test(test_double_answer),
+        cmocka_unit_test(test_slow_to_synchronise),
+        cmocka_unit_test(test_bad_answers),
+        cmocka_unit_test(test_silent_commands),
+        cmocka_unit_test(test_reset_and_end),
+        cmocka_unit_test(test_exec),
+        cmocka_unit_test(test_exec_deadline),
+        cmocka_unit_test(test_free_in_callback),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
