@@ -44,7 +44,29 @@ static void trim_containers(json_t *list)
     }
 }
 
-void trim_pod(json_t *pod, void *userdata)
+static void trim_spec(json_t *spec, const char *launcher_image)
+{
+    json_t *containers = json_incref(json_object_get(spec, "containers")), *container;
+    size_t i;
+
+    KEEP(spec, "nodeName");
+    json_array_foreach (containers, i, container)
+        if (streq(GET_TEXT(container, "name"), "compute") &&
+            !(launcher_image && streq(GET_TEXT(container, "image"), launcher_image))) {
+            KEEP(container, "name", "image");
+            json_object_set_new(spec, "containers", json_pack("[O]", container));
+        }
+    json_decref(containers);
+}
+
+const char *pod_launcher_image(const json_t *pod, const char *launcher_image)
+{
+    const json_t *kept = json_array_get(GET(pod, "spec", "containers"), 0);
+
+    return kept ? GET_TEXT(kept, "image") : launcher_image;
+}
+
+void trim_pod(json_t *pod, const char *launcher_image)
 {
     json_t *status = GET(pod, "status"), *condition, *list;
     size_t i;
@@ -53,7 +75,7 @@ void trim_pod(json_t *pod, void *userdata)
     KEEP(GET(pod, "metadata"), "name", "namespace", "uid", "resourceVersion", "deletionTimestamp", "ownerReferences",
          "annotations");
     KEEP(GET(pod, "metadata", "annotations"), ANNOTATION_NETWORK_STATUS);
-    KEEP(GET(pod, "spec"), "nodeName");
+    trim_spec(GET(pod, "spec"), launcher_image);
     KEEP(status, "phase", "reason", "message", "qosClass", "conditions", "containerStatuses", "initContainerStatuses");
     json_array_foreach (GET(status, "conditions"), i, condition)
         KEEP(condition, "type", "status", "reason", "message");

@@ -9,7 +9,9 @@
 
 /* For kube_informer_options: trim and index of each kind. */
 void trim_object(json_t *object, void *userdata); /* VM, VMI, replica set */
-void trim_pod(json_t *pod, void *userdata);
+/* The launcher's image is kept if it is not this one. */
+void trim_pod(json_t *pod, const char *launcher_image);
+const char *pod_launcher_image(const json_t *pod, const char *launcher_image); /* of a pod that was so trimmed */
 void trim_claim(json_t *claim, void *userdata);
 void trim_data_volume(json_t *data_volume, void *userdata);
 /* The claim behind a volume of a VM's template; "" if there is none. */

@@ -695,6 +695,13 @@ void controller_free(struct controller *c)
     free(c);
 }
 
+static void trim_own_pod(json_t *pod, void *userdata)
+{
+    const struct cache *cache = userdata;
+
+    trim_pod(pod, cache->c->settings.pod.launcher_image);
+}
+
 int controller_new(sd_event *event, struct kube_client *client, const struct controller_options *options,
                    struct controller **ret, struct error **ret_error)
 {
@@ -708,7 +715,7 @@ int controller_new(sd_event *event, struct kube_client *client, const struct con
         [KIND_VMI] = {NULL, trim_object, index_vmi, on_vmi_changed},
         [KIND_REPLICA_SET] = {NULL, trim_object, NULL, on_other_changed},
         [KIND_MIGRATION] = {NULL, trim_object, NULL, on_other_changed},
-        [KIND_POD] = {"kubevirt.io=virt-launcher", trim_pod, index_pod, on_pod_changed},
+        [KIND_POD] = {"kubevirt.io=virt-launcher", trim_own_pod, index_pod, on_pod_changed},
         [KIND_CLAIM] = {NULL, trim_claim, NULL, on_claim_changed},
         [KIND_PRESET] = {NULL, trim_object, NULL, on_preset_changed},
         [KIND_DATA_VOLUME] = {NULL, trim_data_volume, NULL, on_data_volume_changed},

@@ -8,6 +8,7 @@
 
 #include "base/limits.h"
 #include "k8s/client/ktime.h"
+#include "k8s/controller/cache.h"
 #include "k8s/controller/plan.h"
 #include "k8s/render/networks.h"
 #include "json/faults.h"
@@ -252,7 +253,7 @@ static void set_facts(const struct view *v, json_t *status, const json_t *pod)
     const json_t *owner = controller_of(v->vmi);
     const char *generation = GET_TEXT(v->vmi, "metadata", "annotations", ANNOTATION_GENERATION);
     const char *uid = GET_TEXT(pod, "metadata", "uid"), *node = GET_TEXT(pod, "spec", "nodeName");
-    const char *class = GET_TEXT(pod, "status", "qosClass");
+    const char *class = GET_TEXT(pod, "status", "qosClass"), *image;
     json_t *active;
 
     if (!json_object_get(status, "runtimeUser"))
@@ -267,6 +268,9 @@ static void set_facts(const struct view *v, json_t *status, const json_t *pod)
         json_object_set_new(active, uid, json_string(node));
     if (*class)
         json_object_set_new(status, "qosClass", json_string(class));
+    image = pod_launcher_image(pod, v->settings ? v->settings->pod.launcher_image : NULL);
+    if (image)
+        json_object_set_new(status, "launcherContainerImageVersion", json_string(image));
 }
 
 static int plan_vmi_status(const struct view *v, const json_t *pod, const char *phase, json_t *status, struct plan *p)

@@ -129,6 +129,8 @@ def test_a_vm_runs(lab):
     assert (owner["kind"], owner["uid"], owner["controller"]) == ("VirtualMachine", vm["metadata"]["uid"], True)
     assert vmi["metadata"]["labels"] == {"app": "web", "kubevirt.io/nodeName": "node-1"}
     assert vmi["status"]["nodeName"] == "node-1" and vmi["status"]["activePods"] == {pod["metadata"]["uid"]: "node-1"}
+    assert vmi["status"]["launcherContainerImageVersion"] == next(
+        c["image"] for c in pod["spec"]["containers"] if c["name"] == "compute")
     assert [p["phase"] for p in vmi["status"]["phaseTransitionTimestamps"]] == ["Pending", "Scheduling", "Scheduled", "Running"]
     revision = lab.get("controllerrevisions", vmi["status"]["virtualMachineRevisionName"])
     assert revision["data"]["spec"]["template"]["spec"]["domain"]["memory"] == {"guest": "128Mi"}

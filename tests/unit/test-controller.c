@@ -391,20 +391,29 @@ static void test_trim(void **state)
 {
     json_t *pod = parse("{\"kind\": \"Pod\", \"metadata\": {\"name\": \"p\", \"labels\": {}, \"ownerReferences\": [],"
                         " \"annotations\": {\"a\": \"b\", \"k8s.v1.cni.cncf.io/network-status\": \"[]\"}},"
-                        " \"spec\": {\"nodeName\": \"n\", \"containers\": [{}]}, \"status\": {\"phase\": \"Running\","
+                        " \"spec\": {\"nodeName\": \"n\", \"containers\": [{}, {\"name\": "
+                        "\"compute\", \"image\": \"i:1\", \"env\": []}]}, \"status\": {\"phase\": \"Running\","
                         " \"podIP\": \"1.2.3.4\", \"conditions\": [{\"type\": \"Ready\", \"status\": \"True\","
                         " \"lastProbeTime\": null}, {\"type\": \"Initialized\", \"status\": \"True\"}],"
                         " \"containerStatuses\": [{\"name\": \"compute\", \"image\": \"i\", \"state\": {\"running\": "
                         "{\"startedAt\": \"x\"}}}]}}");
-    json_t *wanted =
-        parse("{\"metadata\": {\"name\": \"p\", \"ownerReferences\": [],"
-              " \"annotations\": {\"k8s.v1.cni.cncf.io/network-status\": \"[]\"}}, \"spec\": {\"nodeName\": \"n\"},"
-              " \"status\": {\"phase\": \"Running\", \"conditions\": [{\"type\": \"Ready\", \"status\": "
-              "\"True\"}], \"containerStatuses\": [{\"name\": \"compute\", \"state\": {\"running\": {}}}]}}");
+    json_t *other,
+        *wanted =
+            parse("{\"metadata\": {\"name\": \"p\", \"ownerReferences\": [],"
+                  " \"annotations\": {\"k8s.v1.cni.cncf.io/network-status\": \"[]\"}}, \"spec\": {\"nodeName\": \"n\"},"
+                  " \"status\": {\"phase\": \"Running\", \"conditions\": [{\"type\": \"Ready\", \"status\": "
+                  "\"True\"}], \"containerStatuses\": [{\"name\": \"compute\", \"state\": {\"running\": {}}}]}}");
 
-    trim_pod(pod, NULL);
+    other = json_deep_copy(pod);
+    trim_pod(pod, "i:1");
     assert_true(json_equal(pod, wanted));
+    assert_string_equal(pod_launcher_image(pod, "i:1"), "i:1");
+    /* of an older controller's pod, it is kept */
+    trim_pod(other, "i:2");
+    assert_string_equal(pod_launcher_image(other, "i:2"), "i:1");
+    assert_int_equal(json_object_size(json_array_get(GET(other, "spec", "containers"), 0)), 2);
     json_decref(pod);
+    json_decref(other);
     json_decref(wanted);
 }
 
