@@ -27,11 +27,9 @@ static bool is_dns_label(const char *text)
 }
 
 /* Kubernetes' rule for names: the parts between the dots are not limited to 63 bytes, the whole is to 253. */
-static bool is_dns_subdomain(const char *text)
+static bool subdomain_matches(const char *text, size_t n)
 {
-    size_t n = strlen(text);
-
-    if (n > 253 || !is_lower_alnum(text[0]) || !is_lower_alnum(text[n - 1]))
+    if (n == 0 || n > 253 || !is_lower_alnum(text[0]) || !is_lower_alnum(text[n - 1]))
         return false;
     for (size_t i = 0; i < n; i++) {
         if (!is_lower_alnum(text[i]) && text[i] != '-' && text[i] != '.')
@@ -40,6 +38,20 @@ static bool is_dns_subdomain(const char *text)
             return false;
     }
     return true;
+}
+
+static bool is_dns_subdomain(const char *text)
+{
+    return subdomain_matches(text, strlen(text));
+}
+
+static bool is_network_name(const char *text)
+{
+    size_t namespace_length = strcspn(text, "/");
+
+    if (text[namespace_length] == '\0')
+        return is_dns_subdomain(text);
+    return label_matches(text, namespace_length) && is_dns_subdomain(text + namespace_length + 1);
 }
 
 /* 'x' in the pattern is a hexadecimal digit; other characters stand for themselves. */
@@ -152,6 +164,11 @@ const struct text_format format_dns_subdomain = {
     "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
     "must be lower-case letters, digits, '-' and '.', at most 253, with a letter or digit at both ends of each part",
     is_dns_subdomain,
+};
+const struct text_format format_network_name = {
+    "([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
+    "is no name of a NetworkAttachmentDefinition (NAME or NAMESPACE/NAME, of lower-case letters, digits and '-')",
+    is_network_name,
 };
 const struct text_format format_mac = {
     "([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}|([0-9a-fA-F]{4}\\.){2}[0-9a-fA-F]{4}",

@@ -69,6 +69,7 @@ DEFINE_TABLE(table_pod_network, "PodNetwork", struct vmi_pod_network,
 
 DEFINE_TABLE(table_multus, "MultusNetwork", struct vmi_multus_network,
              FIELD_STRING(struct vmi_multus_network, network_name, "networkName", .flags = FIELD_REQUIRED,
+                          .format = &format_network_name,
                           .doc = "NetworkAttachmentDefinition, with its namespace or without"),
              FIELD_BOOL(struct vmi_multus_network, is_default, "default", .doc = "replaces the pod's own network"));
 

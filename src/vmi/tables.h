@@ -9,7 +9,7 @@
 /* ---- formats.c ---- */
 extern const struct text_format format_dns_label, format_dns_subdomain, format_mac, format_pci_address, format_uuid,
     format_serial, format_absolute_path, format_base64, format_interface_name, format_ipv4_cidr, format_ipv6_cidr,
-    format_timezone;
+    format_network_name, format_timezone;
 
 /* ---- table-common.c ---- */
 extern const struct table table_empty; /* an object that has no fields, such as rng: {} */
