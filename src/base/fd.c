@@ -104,7 +104,8 @@ static int name_whole(const char *temporary, const char *path)
 static int name_swapped(const char *temporary, const char *path)
 {
     if (renameat2(AT_FDCWD, temporary, AT_FDCWD, path, RENAME_EXCHANGE) < 0)
-        return name_whole(temporary, path); /* there is none yet, or this file system cannot */
+        /* there is none yet; or this file system, or this kernel, cannot */
+        return errno == ENOENT || errno == EINVAL || errno == ENOSYS ? name_whole(temporary, path) : -errno;
     CRASH_POINT("write-swapped");
     unlink(temporary);
     return 0;

@@ -14,6 +14,7 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parent.parent.parent
 VMLET = TOP / "build" / "src" / "vmlet" / "vmlet"
 BARE = TOP / "build" / "tests" / "bench" / "bare-qemu"
+RELAY = TOP / "build" / "tests" / "bench" / "relay"
 
 
 @functools.cache

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench_common import monotonic_usec, row
+from bench_common import RELAY, monotonic_usec, row
 from peers import Launcher, manifest, poll
 from pods import activity, memory
 
@@ -100,21 +100,37 @@ def batch_of_ours(pod):
     return pauses, gets
 
 
-def batch_of_raw(pod):
-    """µs of QMP's stop and query-status."""
-    raw = Monitor(pod.dir / "qmp.sock")
+def stops_of(raw):
     stops = []
     for _ in range(CALLS):
         time.sleep(REST_SECONDS)
         stops.append(once(lambda: raw.call("stop")))
         rested(lambda: raw.call("cont"))
+    return stops
+
+
+def batch_of_raw(pod):
+    """µs of QMP's stop and query-status, and of stop through a relay."""
+    path = pod.work / "relay"
+    path.unlink(missing_ok=True)
+    relay = subprocess.Popen([RELAY, path, pod.dir / "qmp.sock"])
+    try:
+        raw = Monitor(path)
+        relayed = stops_of(raw)
+        raw.close()
+        relay.wait(10)
+    finally:
+        relay.kill()
+        relay.wait()
+    raw = Monitor(pod.dir / "qmp.sock")
+    stops = stops_of(raw)
     queries = [once(lambda: raw.call("query-status")) for _ in range(READS)]
     raw.close()
-    return stops, queries
+    return stops, queries, relayed
 
 
 def round_trips(work):
-    """Batches of (Pause, GetDomain, stop, query-status), each a list of µs."""
+    """Batches of (Pause, GetDomain, stop, query-status, stop through a relay), each a list of µs."""
     batches = []
     pod = Launcher(work)
     try:
@@ -198,20 +214,22 @@ def measure(options):
         shutil.rmtree(work, ignore_errors=True)
     private = used["Private_Clean"] + used["Private_Dirty"]
     median = statistics.median
-    pauses, gets, stops, queries = ([value for batch in batches for value in batch[i]] for i in range(4))
+    pauses, gets, stops, queries, relayed = ([value for batch in batches for value in batch[i]] for i in range(5))
     pause_ratio = median(median(b[0]) / median(b[2]) for b in batches)
+    relay_ratio = median(median(b[4]) / median(b[2]) for b in batches)
     get_ratio = median(median(b[1]) / median(b[3]) for b in batches)
     return {
         "name": "launcher", "what": f"budgets of the launcher; at rest after {SETTLE_SECONDS} s, over {IDLE_SECONDS} s",
         "rows": [
             row("exec of virt-launcher to its socket", readies, "ms"),
-            row("PauseVirtualMachine", pauses, "us"), row("raw QMP stop", stops, "us"),
+            row("PauseVirtualMachine", pauses, "us"), row("raw QMP stop", stops, "us"), row("raw QMP stop through a relay", relayed, "us"),
             row("GetDomain", gets, "us"), row("raw QMP query-status", queries, "us"),
             row("monitor and launcher: PSS", [used["Pss"]], "MiB"),
             row("monitor and launcher: private dirty", [used["Private_Dirty"]], "MiB"),
             row("monitor and launcher: private clean", [used["Private_Clean"]], "MiB"),
         ],
-        "notes": ["QMP commands are not counted: strace is missing" if names is None else f"QMP commands of a start: {', '.join(names)}"],
+        "notes": [f"stop through a relay that only passes bytes on, beside raw stop: {relay_ratio:.2f}",
+                  "QMP commands are not counted: strace is missing" if names is None else f"QMP commands of a start: {', '.join(names)}"],
         "budgets": [
             {"name": "exec to socket ready, ms, median", "value": median(readies), "limit": READY_LIMIT_MS},
             {"name": "Pause beside raw stop, ratio", "value": pause_ratio, "limit": PAUSE_LIMIT},

@@ -123,6 +123,16 @@ SHOWN int ioctl(int fd, unsigned long request, ...)
 }
 
 /* State and journal. */
+SHOWN int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
+{
+    if (!fails("rename"))
+        return REAL(renameat2)(from_dir, from, to_dir, to, flags);
+    if (first_does())
+        REAL(renameat2)(from_dir, from, to_dir, to, flags);
+    errno = EIO;
+    return -1;
+}
+
 SHOWN int rename(const char *from, const char *to)
 {
     if (!fails("rename"))

@@ -43,7 +43,8 @@ def test_every_call_fails_in_turn(lab, case, more):
         assert list(lab.state.glob("*")) == [] and list(lab.cache.iterdir()) == [], f"call {at}, {name}"
     print(f"{case}: {failed}")
     assert failed["nl_send_sync"] > 10 and failed["ioctl"] > 15 and failed["nl_connect"] >= 2
-    assert failed["rename"] == 3 and failed["open"] >= 1  # journal, state before and after; sysctls
+    # journal and state before, for which there is nothing yet to change places with: two calls each; state after: one
+    assert failed["rename"] == 5 and failed["open"] >= 1  # sysctls
     lab.netsetup("teardown", manifest)
     assert lab.pod.dump() == before
 
