@@ -96,12 +96,14 @@ void trim_pod(json_t *pod, const char *launcher_image)
 
 void trim_claim(json_t *claim, void *userdata)
 {
-    KEEP(claim, "metadata", "spec");
+    KEEP(claim, "metadata", "spec", "status");
     KEEP(GET(claim, "metadata"), "name", "namespace", "uid", "resourceVersion", "labels");
     KEEP(GET(claim, "metadata", "labels"), "instancetype.kubevirt.io/default-instancetype",
          "instancetype.kubevirt.io/default-instancetype-kind", "instancetype.kubevirt.io/default-preference",
          "instancetype.kubevirt.io/default-preference-kind");
-    KEEP(GET(claim, "spec"), "volumeMode");
+    KEEP(GET(claim, "spec"), "volumeMode", "accessModes", "resources");
+    KEEP(GET(claim, "spec", "resources"), "requests");
+    KEEP(GET(claim, "status"), "capacity");
 }
 
 void trim_data_volume(json_t *volume, void *userdata)

@@ -546,7 +546,8 @@ static void on_claim_changed(const struct kube_object *before, const struct kube
 {
     struct cache *cache = userdata;
 
-    for (enum kind k = KIND_VM; k <= KIND_VMI && !before && now; k++)
+    /* a VM waits for its claims; an instance tells what they offer, which may grow */
+    for (enum kind k = before ? KIND_VMI : KIND_VM; k <= KIND_VMI && now; k++)
         kube_informer_by_index(cache->c->caches[k].informer, now->name, wake_in_namespace,
                                &(struct wake_in){&cache->c->caches[k], now->namespace_});
 }

@@ -247,6 +247,56 @@ static json_t *new_status(const struct view *v)
     return status;
 }
 
+/* What a claim offers, as KubeVirt says it; the overhead is its DefaultFSOverhead, where no CDI says otherwise. */
+static json_t *claim_info(const json_t *claim)
+{
+    static const struct {
+        const char *name, *in, *of;
+    } facts[] = {{"accessModes", "spec", NULL}, {"capacity", "status", NULL}, {"requests", "spec", "resources"}};
+    bool block = streq(GET_TEXT(claim, "spec", "volumeMode"), "Block");
+    json_t *info = json_pack("{s:s, s:s, s:s}", "claimName", GET_TEXT(claim, "metadata", "name"), "volumeMode",
+                             block ? "Block" : "Filesystem", "filesystemOverhead", block ? "0" : "0.055");
+
+    for (size_t i = 0; i < ELEMENTSOF(facts); i++) {
+        json_t *from = GET(claim, facts[i].in), *fact;
+
+        fact = json_object_get(facts[i].of ? json_object_get(from, facts[i].of) : from, facts[i].name);
+        if (fact)
+            json_object_set(info, facts[i].name, fact);
+    }
+    return info;
+}
+
+static void set_claims(const struct view *v, json_t *status)
+{
+    json_t *volume, *list = json_object_get(status, "volumeStatus"), *entry;
+    size_t i, k;
+
+    json_array_foreach (GET(v->vmi, "spec", "volumes"), i, volume) {
+        const char *name = GET_TEXT(volume, "name"), *claim = GET_TEXT(volume, "persistentVolumeClaim", "claimName");
+        json_t *found = NULL, *object;
+
+        if (!*claim)
+            claim = GET_TEXT(volume, "dataVolume", "name");
+        object = *claim && v->find ? v->find(&resource_claims, claim, v->userdata) : NULL;
+        if (!object)
+            continue;
+        if (!json_is_array(list)) {
+            list = json_array();
+            json_object_set_new(status, "volumeStatus", list);
+        }
+        json_array_foreach (list, k, entry)
+            if (streq(GET_TEXT(entry, "name"), name))
+                found = entry;
+        if (!found) { /* its name in the guest is the node agent's to say */
+            found = json_pack("{s:s, s:s}", "name", name, "target", "");
+            json_array_append_new(list, found);
+        }
+        json_object_set_new(found, "persistentVolumeClaimInfo", claim_info(object));
+        json_decref(object);
+    }
+}
+
 /* What is written once, when the pod is there. */
 static void set_facts(const struct view *v, json_t *status, const json_t *pod)
 {
@@ -264,8 +314,10 @@ static void set_facts(const struct view *v, json_t *status, const json_t *pod)
     if (!pod || !*node || streq(GET_TEXT(status, "phase"), "Scheduling"))
         return; /* with the write that says Scheduled */
     active = MAKE(status, "activePods");
-    if (!vmi_is_final(v->vmi))
+    if (!vmi_is_final(v->vmi)) {
+        set_claims(v, status);
         json_object_set_new(active, uid, json_string(node));
+    }
     if (*class)
         json_object_set_new(status, "qosClass", json_string(class));
     image = pod_launcher_image(pod, v->settings ? v->settings->pod.launcher_image : NULL);

@@ -227,9 +227,11 @@ static void set_guest(json_t *status, const json_t *vmi, const struct seen *seen
     if (memory > 0 && !GET(status, "memory", "guestAtBoot")) {
         json_t *to = MAKE(status, "memory");
         char text[32];
+        unsigned unit = 0;
 
-        snprintf(text, sizeof(text), memory % (1 << 20) == 0 ? "%" PRIi64 "Mi" : "%" PRIi64,
-                 memory % (1 << 20) == 0 ? memory >> 20 : memory);
+        for (; memory % 1024 == 0 && unit < 4; unit++) /* as Kubernetes prints a quantity: 4Gi, not 4096Mi */
+            memory /= 1024;
+        snprintf(text, sizeof(text), "%" PRIi64 "%s", memory, (const char *const[]){"", "Ki", "Mi", "Gi", "Ti"}[unit]);
         json_object_set_new(to, "guestAtBoot", json_string(text));
         json_object_set_new(to, "guestCurrent", json_string(text));
         json_object_set_new(to, "guestRequested", json_string(text));

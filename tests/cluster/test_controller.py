@@ -325,6 +325,19 @@ def test_a_claim_that_is_not_there_is_waited_for(lab):
     compute = lab.list("pods")[0]["spec"]["containers"][0]
     assert compute["volumeDevices"] == [{"name": "root", "devicePath": "/dev/root"}]
 
+    # what the claim offers is in the instance's status, and follows it
+    def info():
+        volumes = lab.get("virtualmachineinstances", "vm")["status"].get("volumeStatus", [])
+        return next((v["persistentVolumeClaimInfo"] for v in volumes if v["name"] == "root"), None)
+
+    offers = {"claimName": "disk", "accessModes": ["ReadWriteOnce"], "volumeMode": "Block", "filesystemOverhead": "0",
+              "requests": {"storage": "1Gi"}}
+    assert info() == offers
+    status, answer = lab.api.call("PATCH", lab.path("persistentvolumeclaims", "disk") + "/status",
+                                  {"status": {"phase": "Bound", "capacity": {"storage": "2Gi"}}}, MERGE)
+    assert status == 200, answer
+    wait_for("the capacity", lambda: info() == offers | {"capacity": {"storage": "2Gi"}})
+
 
 def test_a_manifest_that_cannot_be_run(lab):
     lab.controller()

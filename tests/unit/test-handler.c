@@ -85,10 +85,11 @@ static void test_decisions(void **state)
 static void test_status_settles(void **state)
 {
     json_t *vmi = json_loads("{\"status\": {\"phase\": \"Scheduled\", \"conditions\": []}}", 0, NULL),
-           *domain = json_loads("{\"Status\": {\"Status\": \"Paused\", \"Reason\": \"IOError\", \"OSInfo\": {\"Id\": "
-                                "\"debian\"}}, \"Spec\": {\"Memory\": {\"Value\": 268435456}, \"Devices\": {\"Disks\": "
-                                "[{\"Alias\": {\"Name\": \"root\"}, \"Target\": {\"Device\": \"vda\"}}]}}}",
-                                0, NULL),
+           *domain =
+               json_loads("{\"Status\": {\"Status\": \"Paused\", \"Reason\": \"IOError\", \"OSInfo\": {\"Id\": "
+                          "\"debian\"}}, \"Spec\": {\"Memory\": {\"Value\": 4294967296}, \"Devices\": {\"Disks\": "
+                          "[{\"Alias\": {\"Name\": \"root\"}, \"Target\": {\"Device\": \"vda\"}}]}}}",
+                          0, NULL),
            *extra = json_loads("{\"agentConnected\": true, \"accel\": \"tcg\", \"accelReason\": \"no\"}", 0, NULL),
            *links = json_loads("[{\"name\": \"default\", \"binding\": \"masquerade\", \"podLink\": \"eth0\", \"mac\": "
                                "\"02:00:00:00:00:01\", \"queues\": 1, \"podIPs\": [\"10.1.2.3\"]}]",
@@ -102,7 +103,7 @@ static void test_status_settles(void **state)
     assert_true(condition_is(GET(first, "conditions"), "SoftwareEmulation", "True"));
     assert_string_equal(GET_TEXT(json_array_get(GET(first, "interfaces"), 0), "ipAddress"), "10.1.2.3");
     assert_string_equal(GET_TEXT(json_array_get(GET(first, "volumeStatus"), 0), "target"), "vda");
-    assert_string_equal(GET_TEXT(first, "memory", "guestAtBoot"), "256Mi");
+    assert_string_equal(GET_TEXT(first, "memory", "guestAtBoot"), "4Gi"); /* not 4096Mi */
     assert_string_equal(GET_TEXT(first, "guestOSInfo", "id"), "debian");
     json_object_set_new(vmi, "status", first);
     seen.now = 2000;
