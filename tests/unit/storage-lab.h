@@ -48,7 +48,9 @@ static inline void lab_make_pod(struct lab *lab)
     static const char *const names[] = {"private", "ephemeral", "container-disks", "hotplug", "empty", "sa", "dev"};
 
     for (size_t i = 0; i < ELEMENTSOF(names); i++) {
-        snprintf(lab->dirs[i], sizeof(lab->dirs[i]), "%s/%s", lab->directory, names[i]);
+        int n = snprintf(lab->dirs[i], sizeof(lab->dirs[i]), "%s/%s", lab->directory, names[i]);
+
+        lab_must(n > 0 && (size_t)n < sizeof(lab->dirs[i]), names[i]);
         lab_must(mkdir(lab->dirs[i], 0755) == 0, lab->dirs[i]);
     }
     lab->paths = (struct storage_paths){lab->dirs[0], lab->dirs[1], lab->dirs[2], lab->dirs[3],
