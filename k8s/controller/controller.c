@@ -15,6 +15,7 @@
 #include "k8s/client/map.h"
 #include "k8s/client/queue.h"
 #include "k8s/client/recorder.h"
+#include "k8s/client/slab.h"
 #include "k8s/controller/cache.h"
 
 enum kind {
@@ -71,10 +72,12 @@ struct job { /* one key of one queue, while it is worked on */
     unsigned steps;
 };
 
-/* The ControllerRevision that is there for a VM's start: it is made once, not at each attempt. */
+/* The ControllerRevision that is there for a VM's start: it is made once, not at each attempt. There is one for each
+ * VM, made amid its start: in the heap each would keep a page of what the start used (slab.h). */
 struct revision {
     struct kube_map_node node; /* by the VM's key */
-    char *name;
+    size_t size;
+    const char *name; /* behind the key */
     char key[];
 };
 
@@ -360,25 +363,23 @@ static void forget_revision(struct controller *c, struct revision *it)
     if (!it)
         return;
     kube_map_remove(&c->revisions, &it->node);
-    free(it->name);
-    free(it);
+    slab_free(it, it->size);
 }
 
 /* Out of memory: the next start asks for it once more. */
 static void note_revision(struct controller *c, const char *key, const char *name)
 {
+    size_t size = sizeof(struct revision) + strlen(key) + 1 + strlen(name) + 1;
     struct revision *it;
 
     forget_revision(c, revision_of(c, key));
-    it = calloc(1, sizeof(*it) + strlen(key) + 1);
+    it = slab_alloc(size);
     if (!it)
         return;
-    strcpy(it->key, key);
-    it->name = strdup(name);
-    if (it->name && kube_map_put(&c->revisions, &it->node, it->key) == 0)
-        return;
-    free(it->name);
-    free(it);
+    *it = (struct revision){.size = size};
+    it->name = strcpy(stpcpy(it->key, key) + 1, name);
+    if (kube_map_put(&c->revisions, &it->node, it->key) < 0)
+        slab_free(it, size);
 }
 
 static void on_revision(const struct kube_reply *reply, void *userdata)

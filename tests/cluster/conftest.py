@@ -98,7 +98,7 @@ def api(tmp_path_factory):
               f"--client-ca-file={d}/ca.crt", f"--audit-policy-file={d}/audit.yaml", f"--audit-log-path={d}/audit.log", "--audit-log-mode=blocking")
         cert = d / "certs/apiserver.crt"
         end = time.monotonic() + 60
-        while not cert.exists():
+        while not (cert.exists() and "END CERTIFICATE" in cert.read_text()):  # it is written bit by bit
             assert processes[1].poll() is None and time.monotonic() < end, (d / "kube-apiserver.log").read_text()[-3000:]
             time.sleep(0.1)
         server = Api(port, cert, d)
