@@ -16,11 +16,12 @@
 #define DEFAULT_TIMEOUT_USEC (20 * USEC_PER_SEC) /* KubeVirt's deadline for commands to the launcher */
 #define FREEZE_TIMEOUT_USEC  (60 * USEC_PER_SEC) /* the guest writes its caches back first */
 
-/* Connected: calls over the socket, a console beside it, a screenshot's file, the zone of printed times. */
+/* Connected: calls over the socket, a console beside it, a screenshot's file, relative paths, the zone of printed
+ * times. */
 static const char *const calls[] = {
-    "connect", "send",     "sendto",    "recv",   "recvfrom", "open",      "openat",
-    "stat",    "lstat",    "umask",     "fchmod", "fsync",    "fdatasync", "ftruncate",
-    "rename",  "renameat", "renameat2", "unlink", "unlinkat", "getppid",   NULL,
+    "connect",   "send",   "sendto",   "recv",    "recvfrom",  "open",      "openat", "stat",
+    "lstat",     "umask",  "fchmod",   "fsync",   "fdatasync", "ftruncate", "rename", "renameat",
+    "renameat2", "unlink", "unlinkat", "getppid", "getcwd",    NULL,
 };
 static const int families[] = {AF_UNIX, AF_UNSPEC};
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 from launcher_lab import Pod
-from vmlet_lab import initramfs, short_tmp  # noqa: F401
+from vmlet_lab import initramfs, lab, short_tmp  # noqa: F401
 
 
 @pytest.fixture
