@@ -254,8 +254,9 @@ static json_t *claim_info(const json_t *claim)
         const char *name, *in, *of;
     } facts[] = {{"accessModes", "spec", NULL}, {"capacity", "status", NULL}, {"requests", "spec", "resources"}};
     bool block = streq(GET_TEXT(claim, "spec", "volumeMode"), "Block");
-    json_t *info = json_pack("{s:s, s:s, s:s}", "claimName", GET_TEXT(claim, "metadata", "name"), "volumeMode",
-                             block ? "Block" : "Filesystem", "filesystemOverhead", block ? "0" : "0.055");
+    json_t *info =
+        json_pack("{s:s, s:s, s:s}", "claimName", GET_TEXT(claim, "metadata", "name"), "volumeMode",
+                  block ? "Block" : "Filesystem", "filesystemOverhead", block ? "0" : DEFAULT_FILESYSTEM_OVERHEAD);
 
     for (size_t i = 0; i < ELEMENTSOF(facts); i++) {
         json_t *from = GET(claim, facts[i].in), *fact;

@@ -37,6 +37,7 @@ int guest_new(const struct guest_paths *paths, const struct record *record, stru
                                     .pod_uid = strdup(record->pod_uid),
                                     .links = record->links ? strdup(record->links) : NULL,
                                     .generation = record->generation,
+                                    .claim_bytes = record->claim_bytes,
                                     .next_event = record->next_event};
     if (!guest->record.uid || !guest->record.namespace_ || !guest->record.name || !guest->record.pod_uid ||
         asprintf(&guest->key, "%s/%s", record->namespace_, record->name) < 0) {

@@ -238,6 +238,7 @@ static void on_sync(struct rpc_client *client, json_t *result, const struct erro
     free(guest->failure);
     guest->failure = NULL;
     guest->record.generation = GET_NUMBER(t->vmi, "metadata", "generation");
+    guest->record.claim_bytes = handler_claim_bytes(t->vmi);
     (void)record_save(guest->paths->records, &guest->record, NULL);
     /* What it is like now is the next turn's to see. */
     (void)kube_queue_add(t->r->queue, t->key);
@@ -248,13 +249,14 @@ static void on_sync(struct rpc_client *client, json_t *result, const struct erro
 static json_t *manifest_of(const json_t *vmi)
 {
     static const char *const wanted[] = {"name", "namespace", "uid", "labels", "annotations", "generation"};
-    json_t *metadata = json_object();
+    json_t *metadata = json_object(), *volumes = GET(vmi, "status", "volumeStatus");
 
     for (size_t i = 0; i < ELEMENTSOF(wanted); i++)
         if (GET(vmi, "metadata", wanted[i]))
             json_object_set(metadata, wanted[i], GET(vmi, "metadata", wanted[i]));
-    return json_pack("{s:s, s:s, s:o, s:O}", "apiVersion", GET_TEXT(vmi, "apiVersion"), "kind",
-                     "VirtualMachineInstance", "metadata", metadata, "spec", GET(vmi, "spec"));
+    return json_pack("{s:s, s:s, s:o, s:O, s:{s:O*}}", "apiVersion", GET_TEXT(vmi, "apiVersion"), "kind",
+                     "VirtualMachineInstance", "metadata", metadata, "spec", GET(vmi, "spec"), "status", "volumeStatus",
+                     volumes);
 }
 
 static void on_prepared(struct guest *guest, int r, const struct error *error, void *userdata)
@@ -590,7 +592,8 @@ static void work(struct kube_queue *queue, const char *key, void *userdata)
         return;
     }
     if (t->vmi && t->guest->record.generation > 0 &&
-        t->guest->record.generation == GET_NUMBER(t->vmi, "metadata", "generation"))
+        t->guest->record.generation == GET_NUMBER(t->vmi, "metadata", "generation") &&
+        t->guest->record.claim_bytes == handler_claim_bytes(t->vmi))
         t->guest->synced = true; /* this VM was made by an agent before this one, and nobody has asked for a change */
     else if (t->vmi && t->guest->record.generation > 0)
         t->guest->synced = false;

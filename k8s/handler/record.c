@@ -31,10 +31,10 @@ int record_save(const char *dir, const struct record *record, struct error **ret
 {
     _cleanup_free_ char *path = NULL, *text = NULL;
     json_t *links = record->links ? json_loads(record->links, 0, NULL) : NULL;
-    json_t *json =
-        json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:o*}", "uid", record->uid, "namespace", record->namespace_, "name",
-                  record->name, "podUID", record->pod_uid, "generation", (json_int_t)record->generation, "nextEvent",
-                  (json_int_t)record->next_event, "interfaces", links);
+    json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:o*}", "uid", record->uid, "namespace",
+                             record->namespace_, "name", record->name, "podUID", record->pod_uid, "generation",
+                             (json_int_t)record->generation, "claimBytes", (json_int_t)record->claim_bytes, "nextEvent",
+                             (json_int_t)record->next_event, "interfaces", links);
 
     text = json ? json_dumps(json, JSON_COMPACT) : NULL;
     json_decref(json);
@@ -75,6 +75,7 @@ int record_load(const char *dir, const char *uid, struct record *ret, struct err
     if (r >= 0 && (!streq(record.uid, uid) || !uid_is_valid(record.pod_uid)))
         r = -EBADMSG;
     record.generation = json_integer_value(json_object_get(json, "generation"));
+    record.claim_bytes = json_integer_value(json_object_get(json, "claimBytes"));
     record.next_event = (uint64_t)json_integer_value(json_object_get(json, "nextEvent"));
     if (r >= 0 && json_object_get(json, "interfaces")) {
         record.links = json_dumps(json_object_get(json, "interfaces"), JSON_COMPACT);

@@ -13,6 +13,7 @@ struct record {
     char *uid, *namespace_, *name, *pod_uid;
     char *links;         /* netsetup's interfaces, as JSON text: a tree would take five times as much; NULL: not done */
     int64_t generation;  /* of the object that the VM was last made like; 0: none */
+    int64_t claim_bytes; /* of all its claims as the VM was last told: more of them is news for it */
     uint64_t next_event; /* of the launcher's events: the first that has not been seen */
 };
 

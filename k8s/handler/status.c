@@ -7,6 +7,7 @@
 #include "k8s/client/ktime.h"
 #include "k8s/controller/object.h"
 #include "netsetup/status.h"
+#include "json/quantity.h"
 
 #define MAX_LINKS 64U
 
@@ -110,7 +111,13 @@ static void set_paused(json_t *conditions, const struct seen *seen)
     if (streq(seen_state(seen), "Paused"))
         for (size_t i = 0; i < ELEMENTSOF(table); i++)
             if (streq(table[i].domain, reason)) {
-                condition_set(conditions, "Paused", "True", table[i].reason, table[i].message, seen->now);
+                const char *volume = GET_TEXT(seen->extra, "ioError", "volume"),
+                           *error = GET_TEXT(seen->extra, "ioError", "errno");
+                char text[512];
+
+                snprintf(text, sizeof(text), "%s%s%.253s%s%.200s", table[i].message, *volume ? ": volume " : "", volume,
+                         *error ? ": " : "", error);
+                condition_set(conditions, "Paused", "True", table[i].reason, text, seen->now);
                 return;
             }
     condition_remove(conditions, "Paused");
@@ -262,6 +269,22 @@ static void set_volumes(json_t *status, const struct seen *seen)
         else
             json_array_append_new(list, json_pack("{s:s, s:s}", "name", name, "target", target));
     }
+}
+
+int64_t handler_claim_bytes(const json_t *vmi)
+{
+    int64_t sum = 0;
+    json_t *entry;
+    size_t i;
+
+    json_array_foreach (GET(vmi, "status", "volumeStatus"), i, entry) {
+        const char *text = GET_TEXT(entry, "persistentVolumeClaimInfo", "capacity", "storage"), *why;
+        struct quantity bytes;
+
+        if (*text && quantity_parse(text, &bytes, &why) >= 0 && __builtin_add_overflow(sum, bytes.value, &sum))
+            return INT64_MAX;
+    }
+    return sum;
 }
 
 json_t *handler_status(const json_t *vmi, const struct seen *seen)

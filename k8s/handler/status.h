@@ -32,6 +32,8 @@ enum action handler_decide(const json_t *vmi, const struct seen *seen);
 const char *handler_phase(const json_t *vmi, const struct seen *seen);
 /* The whole status as it should be; a new reference, NULL when out of memory. */
 json_t *handler_status(const json_t *vmi, const struct seen *seen);
+/* Of all claims of the instance, as far as the controller has said: for who wants to know whether one grew. */
+int64_t handler_claim_bytes(const json_t *vmi);
 bool phase_is_final(const char *phase);
 /* "" when there is no VM. */
 const char *seen_state(const struct seen *seen);

@@ -132,8 +132,8 @@
 #define LIMIT_VOLUME_TOTAL_BYTES    (64ULL * 1024 * 1024) /* all files of one */
 #define LIMIT_VOLUME_FILES          4096U
 #define LIMIT_VOLUME_DEPTH          8U
-#define DEFAULT_FILESYSTEM_OVERHEAD 0.055 /* compat §4.4: what a file system keeps of a claim, when nobody says it */
-#define LIMIT_QCOW2_SNAPSHOTS       256U  /* inside one image from outside: each can hold 128 KiB of names */
+#define DEFAULT_FILESYSTEM_OVERHEAD "0.055" /* compat §4.4: what of a claim its file system keeps */
+#define LIMIT_QCOW2_SNAPSHOTS       256U    /* inside one image from outside: each can hold 128 KiB of names */
 
 /* Container disks on the node. */
 #define LIMIT_CGROUP_FILE_BYTES     65536U             /* /proc/PID/cgroup */

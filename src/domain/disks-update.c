@@ -3,12 +3,8 @@
  * A manifest that changed while its VM runs: what came and went of hotpluggable volumes, which medium is in which tray,
  * which claim grew (compat 4.4, 4.5). And the disks as they are, for the state file and for those who ask.
  */
-#include "base/limits.h"
 #include "base/log.h"
 #include "domain/disks-internal.h"
-#include "json/quantity.h"
-
-#define MIB (1024ULL * 1024)
 
 struct update {
     struct domain *domain;
@@ -85,33 +81,6 @@ static void update_tray(struct update *u, const struct machine_disk *now, const 
         op->force = true; /* who removes the volume takes it away under the drive in any case */
 }
 
-/* compat 4.4: what of a claim's capacity a disk.img may use. 0: not told. */
-static uint64_t usable(const json_t *volume_status, const char *volume)
-{
-    const json_t *status;
-    size_t i;
-
-    json_array_foreach (volume_status, i, status) {
-        const char *name = json_string_value(json_object_get(status, "name"));
-        const json_t *info = json_object_get(status, "persistentVolumeClaimInfo");
-        const char *capacity = json_string_value(json_object_get(json_object_get(info, "capacity"), "storage"));
-        const char *request = json_string_value(json_object_get(json_object_get(info, "requests"), "storage"));
-        const char *overhead = json_string_value(json_object_get(info, "filesystemOverhead"));
-        const char *mode = json_string_value(json_object_get(info, "volumeMode"));
-        struct quantity bytes = {0}, requested = {0};
-        const char *why;
-        double share = overhead ? strtod(overhead, NULL) : DEFAULT_FILESYSTEM_OVERHEAD;
-
-        if (!name || !streq(name, volume) || !capacity || (mode && streq(mode, "Block")) ||
-            quantity_parse(capacity, &bytes, &why) < 0 || !(share >= 0 && share < 1))
-            continue;
-        if (request && quantity_parse(request, &requested, &why) >= 0)
-            bytes.value = MIN(bytes.value, requested.value);
-        return bytes.value > 0 ? (uint64_t)((double)bytes.value * (1 - share)) / MIB * MIB : 0;
-    }
-    return 0;
-}
-
 static void update_size(struct update *u, const struct machine_disk *now, const struct vmi_disk *wanted,
                         const json_t *volume_status)
 {
@@ -121,7 +90,7 @@ static void update_size(struct update *u, const struct machine_disk *now, const 
     if (size == 0)
         return;
     if (!now->is_block_device && wanted->volume)
-        size = MAX(size, usable(volume_status, wanted->volume->name));
+        size = MAX(size, storage_claim_size(volume_status, wanted->volume->name));
     op = step(u, DISK_OP_RESIZE, now->disk, NULL);
     if (op)
         op->size = size;
@@ -141,8 +110,8 @@ static void update_known(struct update *u, const struct machine_disk *now, const
         log_debug("disk %s is not in the manifest any more: it goes with the VM's next start", now->disk);
 }
 
-int domain_update_disks(struct domain *d, struct vmi *vmi, const struct storage_options *options,
-                        const json_t *volume_status, domain_done_fn done, void *userdata, struct error **ret_error)
+int domain_update_disks(struct domain *d, struct vmi *vmi, const struct storage_options *options, domain_done_fn done,
+                        void *userdata, struct error **ret_error)
 {
     struct update *u = calloc(1, sizeof(*u));
     struct disk_source *source = calloc(1, sizeof(*source));
@@ -169,7 +138,7 @@ int domain_update_disks(struct domain *d, struct vmi *vmi, const struct storage_
     *u = (struct update){.domain = d, .source = source, .waiting = 1, .done = done, .userdata = userdata};
     disks = machine_get_disks(d->machine, &n);
     for (size_t i = 0; i < n; i++)
-        update_known(u, &disks[i], volume_status);
+        update_known(u, &disks[i], options->volume_status);
     for (size_t i = 0; i < vmi->spec.domain.devices.disks.count; i++) {
         const struct vmi_disk *disk = &vmi->spec.domain.devices.disks.items[i];
 

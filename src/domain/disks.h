@@ -31,11 +31,10 @@ int domain_change_medium(struct domain *domain, const char *disk, const char *pa
                          void *userdata, struct error **ret_error);
 /*
  * Makes the disks those of a changed manifest, as far as that can be while the VM runs: hotpluggable volumes that came
- * or went, media of CD-ROM drives, volumes that grew. `vmi` is taken, also on failure; volume_status is the manifest's
- * status.volumeStatus (sizes of claims), borrowed, or NULL. `done` gets the first failure; the rest is done all the
- * same.
+ * or went, media of CD-ROM drives, volumes that grew. `vmi` is taken, also on failure. `done` gets the first failure;
+ * the rest is done all the same.
  */
 int domain_update_disks(struct domain *domain, struct vmi *vmi, const struct storage_options *options,
-                        const json_t *volume_status, domain_done_fn done, void *userdata, struct error **ret_error);
+                        domain_done_fn done, void *userdata, struct error **ret_error);
 /* [{"name", "target", "bus", "path", "plugged"…}]: a new reference. */
 json_t *domain_disks_to_json(const struct domain *domain);

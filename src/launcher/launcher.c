@@ -34,7 +34,8 @@ struct launcher {
     char *firmware_log; /* where KubeVirt has this fifo: in the private directory of the pod */
 
     struct vmi *vmi;
-    char *dir; /* <private dir>/<uid> */
+    const json_t *volume_status; /* of the Sync that is worked on; NULL: none */
+    char *dir;                   /* <private dir>/<uid> */
     struct prepared prepared;
     struct pod_network *network;
     const char *file_dirs[8]; /* for QEMU */
@@ -120,7 +121,8 @@ static void on_domain_ended(struct domain *domain, const struct error *error, vo
 static struct storage_options storage_options(const struct launcher *l)
 {
     const struct launcher_options *lo = &l->options;
-    struct storage_options o = {.paths = storage_pod_paths, .owner_uid = (unsigned)-1};
+    struct storage_options o = {
+        .paths = storage_pod_paths, .owner_uid = (unsigned)-1, .volume_status = l->volume_status};
 
     o.paths.private_dir = lo->private_dir;
     o.paths.ephemeral_disk_dir = lo->ephemeral_disk_dir;
@@ -346,9 +348,7 @@ static void sync_existing(struct launcher *l, struct rpc_call *call, json_t *par
                       "this launcher runs the VM with uid %s, and this is one with uid %s", l->vmi->uid, vmi->uid);
         vmi_free(vmi);
     } else if (r >= 0) {
-        r = domain_update_disks(l->domain, vmi, &options,
-                                json_object_get(json_object_get(manifest, "status"), "volumeStatus"), on_disks_updated,
-                                sync, &e);
+        r = domain_update_disks(l->domain, vmi, &options, on_disks_updated, sync, &e);
     }
     if (r < 0) {
         free(sync);
@@ -378,8 +378,10 @@ static void on_sync(struct rpc_call *call, json_t *params, void *userdata)
     _cleanup_error_ struct error *e = NULL;
     _cleanup_free_ char *text = NULL;
 
+    l->volume_status = json_object_get(json_object_get(json_object_get(params, "vmi"), "status"), "volumeStatus");
     if (l->domain) {
         sync_existing(l, call, params);
+        l->volume_status = NULL;
         return;
     }
     text = json_text_dump(json_object_get(params, "vmi"), JSON_TEXT_COMPACT);
@@ -387,6 +389,7 @@ static void on_sync(struct rpc_call *call, json_t *params, void *userdata)
         error_oom(&e);
     else if (take_options(l, json_object_get(params, "options"), &e) >= 0)
         sync_text(l, text, "vmi", &faults, &e);
+    l->volume_status = NULL;
     if (e) {
         log_error_of(e, "SyncVirtualMachine");
         rpc_fail_with(call, e, faults_to_json(&faults));

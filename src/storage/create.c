@@ -249,6 +249,21 @@ int create_sparse(const char *path, uint64_t size, unsigned owner, uint64_t *ret
     return 0;
 }
 
+int grow_sparse(const char *path, uint64_t size, struct error **ret_error)
+{
+    _cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    struct statvfs fs;
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) < 0 || fstatvfs(fd, &fs) < 0)
+        return error_errno(ret_error, errno, "cannot make %s larger", path);
+    if ((uint64_t)fs.f_bavail * fs.f_frsize + (uint64_t)st.st_blocks * 512 < size + SPARSE_RESERVE_BYTES)
+        return 0;
+    if (ftruncate(fd, (off_t)size) < 0)
+        return error_errno(ret_error, errno, "cannot make %s %llu bytes long", path, (unsigned long long)size);
+    return 1;
+}
+
 /* The disk of vhostmd: four big-endian words (magic "mvbd", busy, sum of the content's bytes, its length), then XML. */
 #define METRICS_HEADER_BYTES 16U
 

@@ -5,7 +5,9 @@
 
 #include "base/limits.h"
 #include "storage/private.h"
+#include "json/quantity.h"
 
+#define MIB              (1024ULL * 1024)
 #define EMPTY_DISK_ALIGN (1024U * 1024)
 
 const struct storage_paths storage_pod_paths = {
@@ -123,6 +125,32 @@ static struct image_source claim_source(struct planner *p, const struct vmi_volu
     };
 }
 
+uint64_t storage_claim_size(const json_t *volume_status, const char *volume)
+{
+    const json_t *status;
+    size_t i;
+
+    json_array_foreach (volume_status, i, status) {
+        const char *name = json_string_value(json_object_get(status, "name"));
+        const json_t *info = json_object_get(status, "persistentVolumeClaimInfo");
+        const char *capacity = json_string_value(json_object_get(json_object_get(info, "capacity"), "storage"));
+        const char *request = json_string_value(json_object_get(json_object_get(info, "requests"), "storage"));
+        const char *overhead = json_string_value(json_object_get(info, "filesystemOverhead"));
+        const char *mode = json_string_value(json_object_get(info, "volumeMode"));
+        struct quantity bytes = {0}, requested = {0};
+        const char *why;
+        double share = strtod(overhead ? overhead : DEFAULT_FILESYSTEM_OVERHEAD, NULL);
+
+        if (!name || !streq(name, volume) || !capacity || (mode && streq(mode, "Block")) ||
+            quantity_parse(capacity, &bytes, &why) < 0 || !(share >= 0 && share < 1))
+            continue;
+        if (request && quantity_parse(request, &requested, &why) >= 0)
+            bytes.value = MIN(bytes.value, requested.value);
+        return bytes.value > 0 ? (uint64_t)((double)bytes.value * (1 - share)) / MIB * MIB : 0;
+    }
+    return 0;
+}
+
 static void plan_claim(struct planner *p, struct storage_volume *v, struct volume_plan *plan)
 {
     const struct vmi_volume *volume = v->volume;
@@ -142,6 +170,14 @@ static void plan_claim(struct planner *p, struct storage_volume *v, struct volum
     }
     source = claim_source(p, volume, claim);
     use(v, plan, source, text(p, "%s/%s", source.root, source.name));
+    if (!v->read_only && claim && claim->hotpluggable != OPT_TRUE)
+        plan->claim_size = storage_claim_size(p->storage->options.volume_status, volume->name);
+    /* an empty claim becomes a disk of its size at the first start; a DataVolume is filled by who made it */
+    if (plan->claim_size > 0 && volume->kind == VMI_VOLUME_PVC) {
+        v->action = STORAGE_SPARSE;
+        v->size = plan->claim_size;
+        plan->keep = true;
+    }
 }
 
 static void plan_host_disk(struct planner *p, struct storage_volume *v, struct volume_plan *plan)
@@ -553,6 +589,7 @@ int storage_plan(const struct vmi *vmi, const struct storage_options *options, s
         return error_oom(ret_error);
     if (faults->count + faults->dropped > faults_before)
         return error_set(ret_error, ERROR_BAD_MANIFEST, EINVAL, "volumes of %s cannot be had here", vmi->name);
+    s->options.volume_status = NULL;
     *ret = TAKE_PTR(s);
     return 0;
 }

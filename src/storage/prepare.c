@@ -120,6 +120,22 @@ static int use_image(const struct storage *s, size_t i, struct result *result, s
     return r;
 }
 
+/* compat 4.4: a claim that was made larger while the VM did not run. */
+static int grow_claim(const struct storage *s, size_t i, struct result *result, struct error **ret_error)
+{
+    uint64_t size = s->plans[i].claim_size;
+    int r = use_image(s, i, result, ret_error);
+
+    if (r < 0 || result->image.is_block_device || result->image.size >= size)
+        return r;
+    r = grow_sparse(s->volumes[i].path, size, ret_error);
+    if (r > 0) {
+        result->image.size = size;
+        result->image.preallocated = false;
+    }
+    return MIN(r, 0);
+}
+
 static int make(const struct storage *s, size_t i, struct result *result, struct error **ret_error)
 {
     const struct storage_volume *v = &s->volumes[i];
@@ -134,7 +150,7 @@ static int make(const struct storage *s, size_t i, struct result *result, struct
     }
     switch (v->action) {
     case STORAGE_USE:
-        return use_image(s, i, result, ret_error);
+        return grow_claim(s, i, result, ret_error);
     case STORAGE_DIRECTORY:
         return check_directory(s, i, ret_error);
     case STORAGE_SPARSE:
@@ -142,7 +158,7 @@ static int make(const struct storage *s, size_t i, struct result *result, struct
         if (r < 0)
             return r;
         result->made = created;
-        return use_image(s, i, result, ret_error);
+        return grow_claim(s, i, result, ret_error);
     case STORAGE_OVERLAY:
         r = make_overlay(s, i, result, ret_error);
         size = result->backing.size;

@@ -36,9 +36,10 @@ struct volume_plan {
     const char *source_dir;         /* NULL: nothing but the manifest */
     const char *network_source_dir; /* cloud-init: networkDataSecretRef */
     const char *label;
-    bool optional; /* no source_dir is no fault */
-    bool made;     /* by storage_prepare(): to be removed */
-    bool keep;     /* the user's data once it is complete: not removed by storage_remove() */
+    bool optional;       /* no source_dir is no fault */
+    bool made;           /* by storage_prepare(): to be removed */
+    uint64_t claim_size; /* what the claim has by now, for a disk.img that was made when it had less; 0: not told */
+    bool keep;           /* the user's data once it is complete: not removed by storage_remove() */
 };
 
 struct storage {
@@ -90,6 +91,8 @@ int create_qcow2(const char *path, uint64_t size, const char *backing_path, cons
 /* *ret_created is false when the file was there already: it is never replaced, whoever makes it at the same time. */
 int create_sparse(const char *path, uint64_t size, unsigned owner, uint64_t *ret_size, bool *ret_created,
                   struct error **ret_error);
+/* 1: it is so long now. 0: its file system has not the room. */
+int grow_sparse(const char *path, uint64_t size, struct error **ret_error);
 int create_metrics(const char *path, unsigned owner, struct error **ret_error);
 char *staging_path(const char *path);
 /* Gives the staged file, which is open, its owner and mode, and its name. */

@@ -2,6 +2,7 @@
 /* From the volumes of a VMI to images that QEMU can open: where each is, what must be made before, and the making. */
 #pragma once
 
+#include <jansson.h>
 #include <sys/types.h>
 
 #include <vmlet/vmi.h>
@@ -34,13 +35,15 @@ struct storage_options {
     const char *qemu_img; /* NULL: "qemu-img" from PATH */
     bool outside_pod;     /* faults name the --disk flag that supplies a volume which cannot be had here */
     unsigned owner_uid;   /* of files that are made; (unsigned)-1: leave */
+    const json_t
+        *volume_status; /* the VMI's status.volumeStatus: sizes of claims; NULL: not told. Only while it plans */
 };
 
 enum storage_action {
     STORAGE_USE,       /* there already; is examined */
     STORAGE_OVERLAY,   /* qcow2 over `backing_path` */
     STORAGE_EMPTY,     /* empty qcow2 of `size` */
-    STORAGE_SPARSE,    /* sparse raw file of `size` (hostDisk DiskOrCreate) */
+    STORAGE_SPARSE,    /* sparse raw file of `size` (hostDisk DiskOrCreate, a claim whose size is known) */
     STORAGE_ISO,       /* made from the manifest or from mounted files */
     STORAGE_METRICS,   /* the downward metrics disk */
     STORAGE_DIRECTORY, /* no disk: a directory that is shared with the guest, holds ACPI tables, or takes a memory dump
@@ -61,6 +64,9 @@ struct storage_volume {
 
 struct storage;
 
+/* compat 4.4: the bytes of a volume's claim that its disk.img may have, what the file system keeps being left free. 0:
+ * not told, or a block device. */
+uint64_t storage_claim_size(const json_t *volume_status, const char *volume);
 /* Decides, touches nothing: for `vmlet explain`, and as the first step of storage_prepare(). Only volumes that a disk
  * or a file system uses are in it. */
 int storage_plan(const struct vmi *vmi, const struct storage_options *options, struct storage **ret,

@@ -55,6 +55,21 @@ static enum style state_style(const char *state)
     return STYLE_PLAIN;
 }
 
+/* "data: Input/output error; resumed at 2026-01-01T00:00:10Z" */
+static void print_paused_by(const json_t *extra)
+{
+    const char *volume = text_at(extra, "pauseVolume", NULL), *error = text_at(extra, "ioError", "errno", NULL);
+    const char *next = text_at(extra, "ioError", "nextTry", NULL);
+
+    if (!*volume)
+        return;
+    label("paused by");
+    print_safe(stdout, volume);
+    printf("%s", *error ? ": " : "");
+    print_safe(stdout, error);
+    printf("%s%s\n", *next ? "; resumed at " : "", next);
+}
+
 static void print_state(const json_t *domain, const json_t *extra)
 {
     const char *state = text_at(domain, "Status", "Status", NULL), *reason = text_at(domain, "Status", "Reason", NULL);
@@ -71,7 +86,7 @@ static void print_state(const json_t *domain, const json_t *extra)
     if (*since)
         printf(" since %s", since);
     fputc('\n', stdout);
-    line("paused by", text_at(extra, "pauseVolume", NULL));
+    print_paused_by(extra);
     if (stopping) {
         label("stopping");
         printf("since %s by ", text_at(stopping, "asked", NULL));

@@ -43,6 +43,7 @@ DOMAIN = {
         "agentVersion": "7.2",
         "since": "2026-01-01T00:00:00Z",
         "pauseVolume": "root",
+        "ioError": {"volume": "root", "errno": "Input/output error", "attempts": 0, "nextTry": "2026-01-01T00:00:10Z"},
         "sockets": {},
         "stopping": {"phase": "asked", "why": "ctrl-C", "asked": "2026-01-01T00:00:01Z", "presses": 1},
     },

@@ -64,7 +64,7 @@ def test_status(vmlet, launch):
     for part in (
         "default/testvm",
         "Paused (IOError) since 2026-01-01T00:00:00Z",
-        "paused by: root",
+        "paused by: root: Input/output error; resumed at 2026-01-01T00:00:10Z",
         "since 2026-01-01T00:00:01Z by ctrl-C; last step: asked",
         "7.2.22, pid 4711",
         "connected, version 7.2",

@@ -25,7 +25,7 @@ def image(path, size, seed):
 class Guest:
     """A pod with one disk, on which a writer appends numbered lines as long as the VM lives."""
 
-    def __init__(self, pod, extra_disks=(), extra_volumes=()):
+    def __init__(self, pod, extra_disks=(), extra_volumes=(), status=None):
         self.pod = pod
         self.claims = pod.private / "vmi-disks"
         image(self.claims / "root" / "disk.img", 8 * MIB, "root")
@@ -33,6 +33,8 @@ class Guest:
         self.spec["spec"]["domain"]["devices"]["disks"] = [
             {"name": "root", "serial": "ROOT", "disk": {"bus": "virtio"}}, *extra_disks]
         self.spec["spec"]["volumes"] = [{"name": "root", "persistentVolumeClaim": {"claimName": "r"}}, *extra_volumes]
+        if status:
+            self.spec["status"] = status
         pod.start()
         self.client = pod.client()
         self.watcher = pod.client()
@@ -170,6 +172,27 @@ def test_a_claim_that_grew(pod):
     wait_until(lambda: int(guest.run(size)) * 512 == 19 * MIB, "the guest sees it")
     assert "not made smaller" in guest.client.call("ResizeDisk", name="root", size=MIB)["error"]["message"]
     guest.check_root()
+
+
+def test_an_empty_claim_becomes_a_disk(pod):
+    """Of the claim's size, less what the file system keeps; it stays, with what the guest has written, and follows the claim."""
+    extra = [{"name": "new", "serial": "NEW", "disk": {"bus": "virtio"}}]
+    path = pod.private / "vmi-disks" / "new" / "disk.img"
+    path.parent.mkdir(parents=True)
+    info = {"capacity": {"storage": "20Mi"}, "volumeMode": "Filesystem", "filesystemOverhead": "0.055"}
+    told = {"volumeStatus": [{"name": "new", "target": "", "persistentVolumeClaimInfo": info}]}
+    guest = Guest(pod, extra, [{"name": "new", "persistentVolumeClaim": {"claimName": "n"}}], status=told)
+    assert path.stat().st_size == 18 * MIB and path.stat().st_blocks == 0
+    size = FIND + "cat /sys/block/$(basename $(dev NEW))/size"
+    assert int(guest.run(size)) * 512 == 18 * MIB
+    guest.run(FIND + "echo mine | dd of=$(dev NEW) bs=512 conv=sync,notrunc oflag=direct 2>/dev/null")
+    info["capacity"]["storage"] = "40Mi"
+    guest.sync()
+    assert guest.event("DiskResized")["bytes"] == 37 * MIB
+    wait_until(lambda: int(guest.run(size)) * 512 == 37 * MIB, "the guest sees it")
+    guest.client.ok("KillVirtualMachine")
+    pod.end()
+    assert path.stat().st_size == 37 * MIB and path.read_bytes().startswith(b"mine\n")
 
 
 def test_media(pod):

@@ -21,6 +21,7 @@ LEFT_OUT = {
     "test-caps": NO_PIDFD,
     "test-node-labels": NO_PIDFD,
     "test-storage": NO_PIDFD + ", nor openat2(2)",
+    "test-storage-claims": NO_PIDFD + ", nor openat2(2)",
     "test-storage-trust": NO_PIDFD + ", nor openat2(2)",
     "test-storage-node": NO_PIDFD + ", nor openat2(2)",
     "test-storage-crash": NO_PIDFD + "; ends its children at each of their writes",

@@ -23,6 +23,7 @@ struct pod {
     struct faults faults;
     struct error *error;
     struct storage *storage;
+    json_t *volume_status; /* for pod_plan(), borrowed */
 };
 
 static inline void pod_done(struct pod *pod)
@@ -75,6 +76,7 @@ static inline int pod_plan(struct pod *pod, bool outside, const struct storage_o
         .n_overrides = n,
         .outside_pod = outside,
         .owner_uid = (unsigned)-1,
+        .volume_status = pod->volume_status,
     };
 
     return storage_plan(pod->vmi, &options, &pod->storage, &pod->faults, &pod->error);

@@ -588,6 +588,60 @@ static void test_multus_status(void **state)
 }
 
 /* The pod has ended, and the node agent is silent for longer than its grace: success takes a guest that ran. */
+/* What the launcher is to know of the claims is in the write that says Scheduled, and again when one grows. */
+static void test_claims(void **state)
+{
+    json_t *cluster =
+               parse("{\"persistentvolumeclaims/root\": {\"metadata\": {\"name\": \"root\"}, \"spec\": "
+                     "{\"accessModes\": [\"ReadWriteOnce\"], \"volumeMode\": \"Filesystem\", \"volumeName\": \"pv\","
+                     " \"resources\": {\"requests\": {\"storage\": \"1Gi\"}}}, \"status\": {\"phase\": \"Bound\","
+                     " \"capacity\": {\"storage\": \"2Gi\"}}}}"),
+           *claim = json_object_get(cluster, "persistentvolumeclaims/root"),
+           *wanted = parse("[{\"name\": \"disk\", \"target\": \"vda\", \"persistentVolumeClaimInfo\": {\"claimName\": "
+                           "\"root\", \"capacity\": {\"storage\": \"2Gi\"}, \"requests\": {\"storage\": \"1Gi\"},"
+                           " \"accessModes\": [\"ReadWriteOnce\"], \"volumeMode\": \"Filesystem\","
+                           " \"filesystemOverhead\": \"0.055\"}}]"),
+           *status;
+    struct view v = {.now = NOW, .find = find_in, .userdata = cluster, .vmi = make_vmi("Scheduling", false, false)};
+    struct plan p = {0};
+
+    v.pods = parse("[{\"metadata\": {\"name\": \"p\", \"uid\": \"P1\"}, \"spec\": {\"nodeName\": \"n\"}, \"status\":"
+                   " {\"phase\": \"Running\", \"containerStatuses\": [{\"name\": \"compute\", \"state\": {\"running\":"
+                   " {}}}]}}]");
+    json_object_set_new(
+        v.vmi, "spec",
+        parse("{\"volumes\": [{\"name\": \"disk\", \"persistentVolumeClaim\": {\"claimName\": \"root\"}},"
+              " {\"name\": \"more\", \"dataVolume\": {\"name\": \"late\"}}, {\"name\": \"c\","
+              " \"containerDisk\": {\"image\": \"i\"}}]}"));
+    trim_claim(claim, NULL); /* as the controller holds it */
+    assert_null(GET(claim, "spec", "volumeName"));
+    assert_int_equal(plan_vmi(&v, &p), 0);
+    json_object_set_new(json_array_get(GET(p.body, "status", "volumeStatus"), 0), "target", json_string("vda"));
+    assert_true(json_equal(GET(p.body, "status", "volumeStatus"), wanted));
+    /* nothing new, nothing to write; then the claim grows */
+    status = json_deep_copy(GET(v.vmi, "status"));
+    json_object_update(status, GET(p.body, "status"));
+    json_object_set_new(v.vmi, "status", status);
+    json_object_set_new(
+        v.vmi, "metadata",
+        parse("{\"name\": \"vm\", \"resourceVersion\": \"6\", \"uid\": \"I1\", \"labels\": {\"" LABEL_NODE
+              "\": \"n\"}, \"finalizers\": [\"" VMI_FINALIZER "\"]}"));
+    plan_done(&p);
+    assert_int_equal(plan_vmi(&v, &p), 0);
+    assert_false(p.any);
+    plan_done(&p);
+    json_object_set_new(GET(claim, "status"), "capacity", parse("{\"storage\": \"3Gi\"}"));
+    assert_int_equal(plan_vmi(&v, &p), 0);
+    assert_string_equal(GET_TEXT(json_array_get(GET(p.body, "status", "volumeStatus"), 0), "persistentVolumeClaimInfo",
+                                 "capacity", "storage"),
+                        "3Gi");
+    plan_done(&p);
+    json_decref(wanted);
+    json_decref(cluster);
+    json_decref(v.vmi);
+    json_decref(v.pods);
+}
+
 static void test_pod_ended(void **state)
 {
     static const struct {
@@ -637,6 +691,7 @@ int main(void)
         cmocka_unit_test(test_data_volumes),
         cmocka_unit_test(test_migration),
         cmocka_unit_test(test_multus_status),
+        cmocka_unit_test(test_claims),
         cmocka_unit_test(test_pod_ended),
     };
 

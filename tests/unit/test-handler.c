@@ -84,13 +84,19 @@ static void test_decisions(void **state)
 /* The same twice: a second look writes nothing. */
 static void test_status_settles(void **state)
 {
-    json_t *vmi = json_loads("{\"status\": {\"phase\": \"Scheduled\", \"conditions\": []}}", 0, NULL),
+    json_t *vmi =
+               json_loads("{\"status\": {\"phase\": \"Scheduled\", \"conditions\": [], \"volumeStatus\": [{\"name\": "
+                          "\"root\", \"target\": \"\", \"persistentVolumeClaimInfo\": {\"capacity\": "
+                          "{\"storage\": \"1Gi\"}}}]}}",
+                          0, NULL),
            *domain =
                json_loads("{\"Status\": {\"Status\": \"Paused\", \"Reason\": \"IOError\", \"OSInfo\": {\"Id\": "
                           "\"debian\"}}, \"Spec\": {\"Memory\": {\"Value\": 4294967296}, \"Devices\": {\"Disks\": "
                           "[{\"Alias\": {\"Name\": \"root\"}, \"Target\": {\"Device\": \"vda\"}}]}}}",
                           0, NULL),
-           *extra = json_loads("{\"agentConnected\": true, \"accel\": \"tcg\", \"accelReason\": \"no\"}", 0, NULL),
+           *extra = json_loads("{\"agentConnected\": true, \"accel\": \"tcg\", \"accelReason\": \"no\", \"ioError\": "
+                               "{\"volume\": \"root\", \"errno\": \"Input/output error\"}}",
+                               0, NULL),
            *links = json_loads("[{\"name\": \"default\", \"binding\": \"masquerade\", \"podLink\": \"eth0\", \"mac\": "
                                "\"02:00:00:00:00:01\", \"queues\": 1, \"podIPs\": [\"10.1.2.3\"]}]",
                                0, NULL);
@@ -99,11 +105,17 @@ static void test_status_settles(void **state)
 
     assert_string_equal(GET_TEXT(first, "phase"), "Running");
     assert_string_equal(GET_TEXT(condition_find(GET(first, "conditions"), "Paused"), "reason"), "PausedIOError");
+    assert_string_equal(GET_TEXT(condition_find(GET(first, "conditions"), "Paused"), "message"),
+                        "VMI was paused, low-level IO error detected: volume root: Input/output error");
     assert_true(condition_is(GET(first, "conditions"), "AgentConnected", "True"));
     assert_true(condition_is(GET(first, "conditions"), "SoftwareEmulation", "True"));
     assert_string_equal(GET_TEXT(json_array_get(GET(first, "interfaces"), 0), "ipAddress"), "10.1.2.3");
     assert_string_equal(GET_TEXT(json_array_get(GET(first, "volumeStatus"), 0), "target"), "vda");
-    assert_string_equal(GET_TEXT(first, "memory", "guestAtBoot"), "4Gi"); /* not 4096Mi */
+    assert_string_equal(
+        GET_TEXT(json_array_get(GET(first, "volumeStatus"), 0), "persistentVolumeClaimInfo", "capacity", "storage"),
+        "1Gi"); /* the controller's word stays */
+    assert_int_equal(handler_claim_bytes(vmi), 1 << 30);
+    assert_string_equal(GET_TEXT(first, "memory", "guestAtBoot"), "4Gi");
     assert_string_equal(GET_TEXT(first, "guestOSInfo", "id"), "debian");
     json_object_set_new(vmi, "status", first);
     seen.now = 2000;
@@ -154,7 +166,13 @@ static void test_records(void **state)
 {
     char dir[] = "/tmp/vmlet-records-XXXXXX", uid[] = "1b4e28ba-2fa1-11d2-883f-0016d3cca427", name[] = "n",
          space[] = "s", links[] = "[{\"name\":\"default\"}]";
-    struct record record = {.uid = uid, .namespace_ = space, .name = name, .pod_uid = uid, .generation = 3}, back;
+    struct record record = {.uid = uid,
+                            .namespace_ = space,
+                            .name = name,
+                            .pod_uid = uid,
+                            .generation = 3,
+                            .claim_bytes = 7},
+                  back;
     char path[128];
 
     assert_non_null(mkdtemp(dir));
@@ -163,7 +181,7 @@ static void test_records(void **state)
     record.links = links;
     assert_int_equal(record_save(dir, &record, NULL), 0);
     assert_int_equal(record_load(dir, uid, &back, NULL), 0);
-    assert_true(streq(back.links, links) && back.generation == 3 && streq(back.name, name));
+    assert_true(streq(back.links, links) && back.generation == 3 && back.claim_bytes == 7 && streq(back.name, name));
     record_done(&back);
     /* half a file */
     snprintf(path, sizeof(path), "%s/%s", dir, uid);
