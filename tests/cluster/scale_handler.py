@@ -85,7 +85,7 @@ class Node:
             code, made = self.api.call("POST", f"{KUBEVIRT}/namespaces/{self.ns}/virtualmachineinstances", vmi)
             assert code == 201, made
             record = {"uid": made["metadata"]["uid"], "namespace": self.ns, "name": vmi["metadata"]["name"], "podUID": pod,
-                      "generation": made["metadata"]["generation"], "nextEvent": 1, "interfaces": LINKS}
+                      "generation": made["metadata"]["generation"], "claimBytes": 25 << 30, "nextEvent": 1, "interfaces": LINKS}
             (self.folder / "private/ghost-records" / record["uid"]).write_text(json.dumps(record))
             self.launchers.listen(self.folder / "kubelet/pods" / pod / "volumes/kubernetes.io~empty-dir/sockets/launcher-sock")
             status |= {"phase": "Scheduled", "activePods": {pod: NODE}, "nodeName": NODE}
