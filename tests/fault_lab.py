@@ -196,7 +196,7 @@ class Pod:
 
     def wait_saved(self, state):
         """A call is answered first."""
-        wait_until(lambda: self.check_state_file()["state"] == state, f"domain.json says {state}")
+        wait_until(lambda: (self.check_state_file() or {}).get("state") == state, f"domain.json says {state}")
 
     def leftovers(self):
         """After the end: processes, sockets, half-written files, states of a VM that is gone."""

@@ -52,9 +52,10 @@ struct domain {
     uint64_t grace_usec;
 
     struct lifecycle lifecycle;
-    uint64_t since_wall; /* of the present state */
-    bool answer_first;   /* a Pause is under way: the state file is written when its answer is on its way */
-    bool state_failing;  /* the last write of the state file failed, and that was said */
+    uint64_t since_wall;         /* of the present state */
+    bool answer_first;           /* a Pause is under way: its answer does not wait for the state file */
+    sd_event_source *save_timer; /* until who was answered has had the CPU */
+    bool state_failing;          /* the last write of the state file failed, and that was said */
     struct event_log *events;
 
     pid_t pid;

@@ -122,6 +122,7 @@ void domain_free(struct domain *d)
     credentials_free(d->credentials);
     guest_info_free(d->guest_info);
     sd_event_source_disable_unref(d->reconnect_timer);
+    sd_event_source_disable_unref(d->save_timer);
     sd_event_source_disable_unref(d->thaw_timer);
     sd_event_source_disable_unref(d->clock_timer);
     sd_event_source_disable_unref(d->metrics_timer);
@@ -456,6 +457,23 @@ struct action {
     void *userdata;
 };
 
+static int on_save(sd_event_source *source, uint64_t at, void *userdata)
+{
+    struct domain *d = userdata;
+
+    CRASH_POINT("action-answered");
+    if (STATE_BIT(d->lifecycle.state) & ~STATES_FINAL)
+        domain_save_state(d);
+    CRASH_POINT("action-saved");
+    return 0;
+}
+
+static void save_later(struct domain *d)
+{
+    if (event_arm_timer(d->event, &d->save_timer, STATE_SAVE_USEC, on_save, d) < 0)
+        domain_save_state(d);
+}
+
 static void on_action_done(struct qmp_client *client, json_t *result, const struct error *error, void *userdata)
 {
     struct action *a = userdata;
@@ -464,9 +482,8 @@ static void on_action_done(struct qmp_client *client, json_t *result, const stru
     if (a->done)
         a->done(a->domain, error, a->userdata);
     if (a->domain->answer_first && !error)
-        domain_save_state(a->domain);
+        save_later(a->domain);
     a->domain->answer_first = false;
-    CRASH_POINT("action-saved");
     free(a);
 }
 

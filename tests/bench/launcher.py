@@ -29,16 +29,18 @@ REST_SECONDS = 0.05
 SETTLE_SECONDS, IDLE_SECONDS = 60, 60
 
 
-class Monitor:
-    """QEMU's monitor, spoken to directly."""
+class Line:
+    """A socket with an answer for each line: time is from the line's write until its answer is read, made up and understood
+    outside of it."""
 
-    def __init__(self, path):
+    def __init__(self, path, monitor=False):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(60)
-        poll(lambda: self.connect(path), "the monitor")
-        self.file = self.socket.makefile("rwb")
-        self.file.readline()
-        self.call("qmp_capabilities")
+        poll(lambda: self.connect(path), f"the socket {path}")
+        self.file = self.socket.makefile("rb")
+        if monitor:
+            self.file.readline()
+            self.ask(qmp("qmp_capabilities"))
 
     def connect(self, path):
         try:
@@ -47,24 +49,29 @@ class Monitor:
             return False
         return True
 
-    def call(self, command):
-        self.file.write(b'{"execute": "%s"}\n' % command.encode())
-        self.file.flush()
-        while True:
-            answer = json.loads(self.file.readline())
-            if "return" in answer:
-                return answer["return"]
-            assert "event" in answer, answer
+    def ask(self, request):
+        """Microseconds."""
+        start = monotonic_usec()
+        self.socket.sendall(request)
+        line = self.file.readline()
+        while b'"event"' in line:
+            line = self.file.readline()
+        took = monotonic_usec() - start
+        answer = json.loads(line)
+        assert "return" in answer or "result" in answer, answer
+        return took
 
     def close(self):
         self.file.close()
         self.socket.close()
 
 
-def once(call):
-    start = monotonic_usec()
-    call()
-    return monotonic_usec() - start
+def qmp(command):
+    return b'{"execute": "%s"}\n' % command.encode()
+
+
+def rpc(method, **params):
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n"
 
 
 def ready(work, rounds):
@@ -80,33 +87,27 @@ def ready(work, rounds):
     return took[1:]  # the first one reads the programs from the disk
 
 
-def rested(change):
+def stops(line, stop, go):
     """What follows a change of state, in the launcher and in the guest, is no part of the next call's time."""
-    change()
-    time.sleep(REST_SECONDS)
+    found = []
+    for _ in range(CALLS):
+        time.sleep(REST_SECONDS)
+        found.append(line.ask(stop))
+        time.sleep(REST_SECONDS)
+        line.ask(go)
+    return found
 
 
 def batch_of_ours(pod):
     """µs of PauseVirtualMachine and of GetDomain."""
     client = pod.client()
     poll(lambda: client.ok("GetDomain")["vmlet"]["agentConnected"], "the agent", pause=0.1)
-    pauses = []
-    for _ in range(CALLS):
-        time.sleep(REST_SECONDS)
-        pauses.append(once(lambda: client.ok("PauseVirtualMachine", vmi={})))
-        rested(lambda: client.ok("UnpauseVirtualMachine", vmi={}))
-    gets = [once(lambda: client.ok("GetDomain")) for _ in range(READS)]
     client.close()
+    line = Line(pod.socket)
+    pauses = stops(line, rpc("PauseVirtualMachine", vmi={}), rpc("UnpauseVirtualMachine", vmi={}))
+    gets = [line.ask(rpc("GetDomain")) for _ in range(READS)]
+    line.close()
     return pauses, gets
-
-
-def stops_of(raw):
-    stops = []
-    for _ in range(CALLS):
-        time.sleep(REST_SECONDS)
-        stops.append(once(lambda: raw.call("stop")))
-        rested(lambda: raw.call("cont"))
-    return stops
 
 
 def batch_of_raw(pod):
@@ -115,18 +116,18 @@ def batch_of_raw(pod):
     path.unlink(missing_ok=True)
     relay = subprocess.Popen([RELAY, path, pod.dir / "qmp.sock"])
     try:
-        raw = Monitor(path)
-        relayed = stops_of(raw)
-        raw.close()
+        line = Line(path, monitor=True)
+        relayed = stops(line, qmp("stop"), qmp("cont"))
+        line.close()
         relay.wait(10)
     finally:
         relay.kill()
         relay.wait()
-    raw = Monitor(pod.dir / "qmp.sock")
-    stops = stops_of(raw)
-    queries = [once(lambda: raw.call("query-status")) for _ in range(READS)]
-    raw.close()
-    return stops, queries, relayed
+    line = Line(pod.dir / "qmp.sock", monitor=True)
+    direct = stops(line, qmp("stop"), qmp("cont"))
+    queries = [line.ask(qmp("query-status")) for _ in range(READS)]
+    line.close()
+    return direct, queries, relayed
 
 
 def round_trips(work):
@@ -214,7 +215,7 @@ def measure(options):
         shutil.rmtree(work, ignore_errors=True)
     private = used["Private_Clean"] + used["Private_Dirty"]
     median = statistics.median
-    pauses, gets, stops, queries, relayed = ([value for batch in batches for value in batch[i]] for i in range(5))
+    pauses, gets, raws, queries, relayed = ([value for batch in batches for value in batch[i]] for i in range(5))
     pause_ratio = median(median(b[0]) / median(b[2]) for b in batches)
     relay_ratio = median(median(b[4]) / median(b[2]) for b in batches)
     get_ratio = median(median(b[1]) / median(b[3]) for b in batches)
@@ -222,7 +223,7 @@ def measure(options):
         "name": "launcher", "what": f"budgets of the launcher; at rest after {SETTLE_SECONDS} s, over {IDLE_SECONDS} s",
         "rows": [
             row("exec of virt-launcher to its socket", readies, "ms"),
-            row("PauseVirtualMachine", pauses, "us"), row("raw QMP stop", stops, "us"), row("raw QMP stop through a relay", relayed, "us"),
+            row("PauseVirtualMachine", pauses, "us"), row("raw QMP stop", raws, "us"), row("raw QMP stop through a relay", relayed, "us"),
             row("GetDomain", gets, "us"), row("raw QMP query-status", queries, "us"),
             row("monitor and launcher: PSS", [used["Pss"]], "MiB"),
             row("monitor and launcher: private dirty", [used["Private_Dirty"]], "MiB"),
