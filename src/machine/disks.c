@@ -143,10 +143,14 @@ static bool discards(const struct disk *d)
     return !d->cdrom && !d->volume->preallocated;
 }
 
+/* In a file that lacks some, native asynchronous I/O waits for their allocation. */
+static bool has_all_blocks(const struct disk *d)
+{
+    return d->volume->is_block_device || d->volume->preallocated;
+}
+
 static const char *aio_mode(const struct disk *d)
 {
-    const struct machine_volume *v = d->volume;
-
     switch (d->spec->io) {
     case VMI_IO_NATIVE:
         return "native";
@@ -154,7 +158,7 @@ static const char *aio_mode(const struct disk *d)
         return "threads";
     case VMI_IO_UNSET:
     default:
-        return d->direct && (v->is_block_device || v->preallocated) ? "native" : "threads";
+        return d->direct && has_all_blocks(d) && d->b->kvm ? "native" : "threads";
     }
 }
 
@@ -593,8 +597,10 @@ static const char *aio_why(const struct disk *d)
     if (native)
         return d->volume->is_block_device ? "io native because it is a block device without a page cache above it"
                                           : "io native because the file has all its blocks, and no page cache is used";
-    return d->direct ? "io threads because the file has not all its blocks yet, which io native would wait for"
-                     : "io threads because io native works without the page cache only";
+    if (!d->direct)
+        return "io threads because io native works without the page cache only";
+    return has_all_blocks(d) ? "io threads because the guest is emulated, where io native was measured to be slower"
+                             : "io threads because the file has not all its blocks yet, which io native would wait for";
 }
 
 static const char *discard_why(const struct disk *d)

@@ -151,6 +151,7 @@ int machine_plug_disk(const struct machine *machine, const struct vmi *vmi, unsi
         .facts = &facts,
         .faults = faults,
         .x86 = streq(machine->arch, "x86_64"),
+        .kvm = streq(machine->accel, "kvm"),
         .machine = &scratch,
         .arena = scratch.arena,
         .plug = true,
