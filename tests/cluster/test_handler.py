@@ -93,6 +93,8 @@ def own_labels(cluster):
 
 def test_labels(vmlet):
     """What the launcher's QEMU offers on this node: the same as the launcher's own answer, and nothing that is older."""
+    # the agent of an earlier test's restart may be on its way: exec takes any pod of the set
+    vmlet.kubectl("-n", "kubevirt", "rollout", "status", "daemonset/virt-handler", "--timeout=300s", timeout=330)
     offered = json.loads(vmlet.kubectl("-n", "kubevirt", "exec", "ds/virt-handler", "-c", "virt-handler", "--", "cat", "/labels/labels.json"))
     assert {"machine-type.node.kubevirt.io/q35", "cpu-model.node.kubevirt.io/max", "cpu-feature.node.kubevirt.io/sse2"} <= set(offered)
     vmlet._wait("the node has these labels", lambda: own_labels(vmlet) == {k: v for k, v in offered.items() if k.split(".")[0] in PREFIXES}, PATIENCE)
