@@ -231,7 +231,8 @@ int qmp_call_format(const struct qmp_call *options, uint64_t id, struct call *ca
         strbuf_add_string(&b, ",\"arguments\":");
         qmp_json_write(&b, options->arguments, JSON_TEXT_COMPACT);
     }
-    strbuf_printf(&b, ",\"id\":%llu}\n", (unsigned long long)id);
+    /* not a byte behind one with fds: see may_send() */
+    strbuf_printf(&b, ",\"id\":%llu}%s", (unsigned long long)id, options->n_fds > 0 ? "" : "\n");
     call->length = b.length;
     call->text = strbuf_steal(&b);
     return call->text ? 0 : -ENOMEM;

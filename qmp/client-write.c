@@ -20,16 +20,18 @@ static void watch_writable(struct qmp_client *c, bool on)
 }
 
 /* May this call be sent now? In-band commands wait while the window is full, so that QEMU goes on reading and an
- * out-of-band one gets through; fds wait until those of the call before have been taken up by QEMU. */
+ * out-of-band one gets through. A call with fds goes alone: with oob, QEMU (7.2) reads on in a thread that looks at
+ * pending fds at every read, while its main thread takes them: each byte behind such a call may crash it. It also
+ * waits for the answers to all in-band calls before it, so that an out-of-band one never waits longer than for it. */
 static bool may_send(const struct qmp_client *c, const struct call *call, size_t in_flight)
 {
     if (call->written > 0)
         return true;
     if (c->state != QMP_RUNNING)
         return c->state == QMP_NEGOTIATING && call->id == 1;
-    if (c->oob && !call->out_of_band && in_flight >= LIMIT_QMP_IN_FLIGHT)
+    if (c->fds_in_flight || (call->n_fds > 0 && in_flight > 0))
         return false;
-    return call->n_fds == 0 || !c->fds_in_flight;
+    return !c->oob || call->out_of_band || in_flight < LIMIT_QMP_IN_FLIGHT;
 }
 
 static ssize_t send_batch(struct qmp_client *c, struct iovec *iov, size_t n, const struct call *with_fds)

@@ -110,7 +110,7 @@ uint64_t qmp_client_count_commands(const struct qmp_client *client);
 struct qmp_call {
     const char *command;
     json_t *arguments; /* an object, or NULL; consumed */
-    const int *fds;    /* sent with the command (getfd, add-fd); consumed */
+    const int *fds;    /* sent with the command (getfd, add-fd), alone on the wire until its answer; consumed */
     size_t n_fds;
     uint64_t timeout_usec; /* 0: the table's default for the command; UINT64_MAX: none */
     bool out_of_band;      /* exec-oob; -EOPNOTSUPP to the callback if the monitor has no oob */

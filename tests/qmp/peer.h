@@ -56,6 +56,8 @@ static inline void take_answer(void *userdata, json_t *result, const struct erro
     assert_true(!result != !error);
     json_decref(a->result);
     error_free(a->error);
+    if (error)
+        print_message("an error: %s\n", error_message(error));
     a->count++;
     a->result = json_incref(result);
     a->error = error_copy(error);

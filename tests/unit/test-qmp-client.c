@@ -377,36 +377,46 @@ static int receive_fd(struct peer *p, struct strbuf *text)
     return fd;
 }
 
-/* A fd comes with its own command, two are never under way at once, and none is left open on any path. */
+static int send_fd(struct qmp_client *c, const char *command, struct answer *a)
+{
+    int fd = dup(0);
+
+    return qmp_client_call(
+        c, &(struct qmp_call){.command = command, .fds = &fd, .n_fds = 1, .callback = on_reply, .userdata = a}, NULL);
+}
+
+/* A fd comes with its own command, which goes alone: nothing is under way before it, and not a byte follows it, not
+ * even a newline, until it is answered. None is left open on any path. */
 static void test_fds(void **state)
 {
     int before = count_fds(), one, two, got;
     struct peer p;
-    struct qmp_client *c = peer_connect(&p, GREETING);
+    struct qmp_client *c = peer_open(&p, GREETING_OOB, QMP_RUNNING);
     _cleanup_answer_ struct answer a = {0};
     struct strbuf text = {0};
 
-    one = dup(0);
-    two = dup(0);
     qmp_client_invoke(c, "before", NULL, NULL, NULL);
-    qmp_client_call(
-        c, &(struct qmp_call){.command = "getfd", .fds = &one, .n_fds = 1, .callback = on_reply, .userdata = &a}, NULL);
-    qmp_client_call(
-        c, &(struct qmp_call){.command = "add-fd", .fds = &two, .n_fds = 1, .callback = on_reply, .userdata = &a},
-        NULL);
+    assert_return_code(send_fd(c, "getfd", &a), 0);
+    qmp_client_invoke(c, "behind", NULL, NULL, NULL);
+    assert_int_equal(peer_expect(&p, "before"), 2);
+    assert_int_equal(receive_fd(&p, &text), -EBADF);
+    assert_return_code(send_fd(c, "add-fd", &a), 0);
+    peer_send(&p, "{\"return\": {}, \"id\": 2}");
+    qmp_client_call(c, &(struct qmp_call){.command = "urgent", .out_of_band = true}, NULL);
     got = receive_fd(&p, &text);
-    if (got < 0)
-        got = receive_fd(&p, &text);
     assert_true(got >= 0);
-    assert_non_null(strstr(strbuf_text(&text), "getfd"));
-    assert_null(strstr(strbuf_text(&text), "add-fd"));
+    assert_string_equal(strbuf_text(&text), "{\"execute\":\"getfd\",\"id\":3}");
     close(got);
     strbuf_clear(&text);
     assert_int_equal(receive_fd(&p, &text), -EBADF);
-    peer_send(&p, "{\"return\": {}, \"id\": 2}{\"return\": {}, \"id\": 3}");
+    assert_int_equal(text.length, 0);
+    peer_send(&p, "{\"return\": {}, \"id\": 3}");
+    assert_int_equal(peer_expect(&p, "urgent"), 6);
+    assert_int_equal(peer_expect(&p, "behind"), 4);
+    peer_send(&p, "{\"return\": {}, \"id\": 6}{\"return\": {}, \"id\": 4}");
     got = receive_fd(&p, &text);
     assert_true(got >= 0);
-    assert_non_null(strstr(strbuf_text(&text), "add-fd"));
+    assert_string_equal(strbuf_text(&text), "{\"execute\":\"add-fd\",\"id\":5}");
     close(got);
     strbuf_done(&text);
 
