@@ -25,13 +25,14 @@ def test_its_lines_are_in_the_log_over_resets_and_launchers(pod, way):
     fifo = pod.private / "QEMUSeaBiosDebugPipe"
     assert stat.S_ISFIFO(fifo.stat().st_mode) and stat.S_IMODE(fifo.stat().st_mode) == 0o600
     wait_until(lambda: said(pod) == 1, "the firmware says who it is")
-    wait_until(lambda: re.search(r"\[SeaBios\]: .*[Bb]oot", pod.text()), "it says what it boots")
+    wait_until(lambda: re.search(r"\[SeaBios\]: Booting from", pod.text()), pod.text)
     pod.process.kill()
     pod.process.wait()
     pod.start(*arguments, env=environment)
     client = pod.client()
     client.ok("ResetVirtualMachine", vmi={})
-    wait_until(lambda: said(pod) == 2, "it says so again, to the next launcher")
+    # SeaBIOS may reset the machine again when it finds that it has run before
+    wait_until(lambda: said(pod) >= 2, lambda: f"it says so again, to the next launcher:\n{pod.text()}")
     client.ok("KillVirtualMachine", vmi={})
     assert pod.end() == 0
     assert not fifo.exists()

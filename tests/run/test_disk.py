@@ -12,7 +12,8 @@ def test_disks_by_hand(lab):
     assert vm.vmlet("disk").stdout == ""
     assert vm.vmlet("disk", "--plug", f"more={path}", "--serial", "MORE", "--bus", "scsi").stdout == "plugged in\n"
     assert vm.vmlet("disk").stdout == f"sda  scsi    more  {path}, plugged in by a command\n"
-    read = vm.vmlet("exec", "--", "/bin/sh", "-c", "sha256sum < /dev/sda").stdout.split()[0]
+    # the guest gives the disk its name before it can be opened
+    read = vm.vmlet("exec", "--", "/bin/sh", "-c", "until sha256sum < /dev/sda; do sleep 0.1; done").stdout.split()[0]
     assert read == hashlib.sha256(path.read_bytes()).hexdigest()
     copy = lab.tmp / "copy.raw"
     assert vm.vmlet("disk", "--backup", f"more={copy}", "--format", "raw").stdout == "backup complete\n"
