@@ -230,6 +230,30 @@ void condition_remove(json_t *conditions, const char *type)
             json_array_remove(conditions, i);
 }
 
+json_t *volume_list(json_t *status)
+{
+    json_t *list = json_object_get(status, "volumeStatus");
+
+    if (!json_is_array(list)) {
+        list = json_array();
+        json_object_set_new(status, "volumeStatus", list);
+    }
+    return list;
+}
+
+json_t *volume_entry(json_t *list, const char *name)
+{
+    json_t *entry;
+    size_t i;
+
+    json_array_foreach (list, i, entry)
+        if (streq(GET_TEXT(entry, "name"), name))
+            return entry;
+    entry = json_pack("{s:s, s:s}", "name", name, "target", "");
+    json_array_append_new(list, entry);
+    return entry;
+}
+
 void json_hash(const json_t *value, char ret[static 17])
 {
     char *text = json_dumps(value, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY);

@@ -49,5 +49,11 @@ void condition_set(json_t *conditions, const char *type, const char *status, con
                    int64_t now);
 void condition_remove(json_t *conditions, const char *type);
 
+/* ---- status.volumeStatus of an instance, which controller and node agent both write to ---- */
+/* The list, made where there is none; borrowed. */
+json_t *volume_list(json_t *status);
+/* The entry of that volume, borrowed; a new one has "target", its name in the guest, still empty. */
+json_t *volume_entry(json_t *list, const char *name);
+
 /* FNV-1a of the sorted JSON text, as 16 hex digits. */
 void json_hash(const json_t *value, char ret[static 17]);

@@ -270,30 +270,20 @@ static json_t *claim_info(const json_t *claim)
 
 static void set_claims(const struct view *v, json_t *status)
 {
-    json_t *volume, *list = json_object_get(status, "volumeStatus"), *entry;
-    size_t i, k;
+    json_t *volume;
+    size_t i;
 
     json_array_foreach (GET(v->vmi, "spec", "volumes"), i, volume) {
         const char *name = GET_TEXT(volume, "name"), *claim = GET_TEXT(volume, "persistentVolumeClaim", "claimName");
-        json_t *found = NULL, *object;
+        json_t *object;
 
         if (!*claim)
             claim = GET_TEXT(volume, "dataVolume", "name");
         object = *claim && v->find ? v->find(&resource_claims, claim, v->userdata) : NULL;
         if (!object)
             continue;
-        if (!json_is_array(list)) {
-            list = json_array();
-            json_object_set_new(status, "volumeStatus", list);
-        }
-        json_array_foreach (list, k, entry)
-            if (streq(GET_TEXT(entry, "name"), name))
-                found = entry;
-        if (!found) { /* its name in the guest is the node agent's to say */
-            found = json_pack("{s:s, s:s}", "name", name, "target", "");
-            json_array_append_new(list, found);
-        }
-        json_object_set_new(found, "persistentVolumeClaimInfo", claim_info(object));
+        /* its name in the guest is the node agent's to say */
+        json_object_set_new(volume_entry(volume_list(status), name), "persistentVolumeClaimInfo", claim_info(object));
         json_decref(object);
     }
 }

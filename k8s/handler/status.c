@@ -248,27 +248,15 @@ static void set_guest(json_t *status, const json_t *vmi, const struct seen *seen
 /* Every volume that is a disk, with its name in the guest. */
 static void set_volumes(json_t *status, const struct seen *seen)
 {
-    json_t *list = json_object_get(status, "volumeStatus"), *disk, *entry;
-    size_t i, k;
+    json_t *disks = GET(seen->domain, "Spec", "Devices", "Disks"), *list, *disk;
+    size_t i;
 
-    if (!GET(seen->domain, "Spec", "Devices", "Disks"))
+    if (!disks)
         return;
-    if (!json_is_array(list)) {
-        list = json_array();
-        json_object_set_new(status, "volumeStatus", list);
-    }
-    json_array_foreach (GET(seen->domain, "Spec", "Devices", "Disks"), i, disk) {
-        const char *name = GET_TEXT(disk, "Alias", "Name"), *target = GET_TEXT(disk, "Target", "Device");
-        json_t *found = NULL;
-
-        json_array_foreach (list, k, entry)
-            if (streq(GET_TEXT(entry, "name"), name))
-                found = entry;
-        if (found)
-            json_object_set_new(found, "target", json_string(target));
-        else
-            json_array_append_new(list, json_pack("{s:s, s:s}", "name", name, "target", target));
-    }
+    list = volume_list(status);
+    json_array_foreach (disks, i, disk)
+        json_object_set_new(volume_entry(list, GET_TEXT(disk, "Alias", "Name")), "target",
+                            json_string(GET_TEXT(disk, "Target", "Device")));
 }
 
 int64_t handler_claim_bytes(const json_t *vmi)

@@ -154,7 +154,7 @@ void domain_free(struct domain *d)
     free(d);
 }
 
-void domain_state_changed(struct domain *d)
+static void tell_state(struct domain *d)
 {
     d->since_wall = realtime_usec();
     guest_info_hold(d->guest_info, d->lifecycle.state != DOMAIN_RUNNING);
@@ -162,9 +162,34 @@ void domain_state_changed(struct domain *d)
                   json_pack("{s:s, s:s}", "state", domain_state_name(d->lifecycle.state), "stateReason",
                             domain_reason_name(d->lifecycle.reason)),
                   NULL);
-    /* at the end domain_free() follows, and the state file is of no use to anyone */
-    if ((STATE_BIT(d->lifecycle.state) & ~STATES_FINAL) && !d->answer_first)
+}
+
+/* At the end domain_free() follows, and the state file is of no use to anyone. */
+static void save_if_alive(struct domain *d)
+{
+    if (STATE_BIT(d->lifecycle.state) & ~STATES_FINAL)
         domain_save_state(d);
+}
+
+void domain_state_changed(struct domain *d)
+{
+    tell_state(d);
+    save_if_alive(d);
+}
+
+static int on_save(sd_event_source *source, uint64_t at, void *userdata)
+{
+    CRASH_POINT("pause-answered");
+    save_if_alive(userdata);
+    CRASH_POINT("pause-saved");
+    return 0;
+}
+
+void domain_state_changed_soon(struct domain *d)
+{
+    tell_state(d);
+    if (event_arm_timer(d->event, &d->save_timer, STATE_SAVE_USEC, on_save, d) < 0)
+        save_if_alive(d);
 }
 
 char *domain_read_log_end(const char *path)
@@ -457,23 +482,6 @@ struct action {
     void *userdata;
 };
 
-static int on_save(sd_event_source *source, uint64_t at, void *userdata)
-{
-    struct domain *d = userdata;
-
-    CRASH_POINT("action-answered");
-    if (STATE_BIT(d->lifecycle.state) & ~STATES_FINAL)
-        domain_save_state(d);
-    CRASH_POINT("action-saved");
-    return 0;
-}
-
-static void save_later(struct domain *d)
-{
-    if (event_arm_timer(d->event, &d->save_timer, STATE_SAVE_USEC, on_save, d) < 0)
-        domain_save_state(d);
-}
-
 static void on_action_done(struct qmp_client *client, json_t *result, const struct error *error, void *userdata)
 {
     struct action *a = userdata;
@@ -481,9 +489,6 @@ static void on_action_done(struct qmp_client *client, json_t *result, const stru
     CRASH_POINT("action-done");
     if (a->done)
         a->done(a->domain, error, a->userdata);
-    if (a->domain->answer_first && !error)
-        save_later(a->domain);
-    a->domain->answer_first = false;
     free(a);
 }
 
@@ -516,12 +521,12 @@ int domain_pause(struct domain *d, domain_done_fn done, void *userdata)
             domain_state_changed(d);
         }
     } else {
-        d->lifecycle.pausing_by_user = d->answer_first = true;
+        d->lifecycle.pausing_by_user = true;
     }
     CRASH_POINT("pause-asked");
     r = act(d, "stop", done, userdata);
     if (r < 0)
-        d->lifecycle.pausing_by_user = d->answer_first = false;
+        d->lifecycle.pausing_by_user = false;
     return r;
 }
 

@@ -17,8 +17,12 @@ static const char *member(json_t *data, const char *key)
 
 static void on_stop(struct domain *d, json_t *data)
 {
+    bool asked = d->lifecycle.pausing_by_user, changed = lifecycle_stopped(&d->lifecycle);
+
     CRASH_POINT("pause-stopped");
-    if (lifecycle_stopped(&d->lifecycle))
+    if (changed && asked)
+        domain_state_changed_soon(d);
+    else if (changed)
         domain_state_changed(d);
     domain_io_error_stopped(d);
     CRASH_POINT("pause-noted");

@@ -371,31 +371,34 @@ static int take_options(struct launcher *l, const json_t *options, struct error 
     return 0;
 }
 
-static void on_sync(struct rpc_call *call, json_t *params, void *userdata)
+static void sync_new(struct launcher *l, struct rpc_call *call, json_t *params)
 {
-    struct launcher *l = userdata;
     _cleanup_(faults_done) struct faults faults = {0};
     _cleanup_error_ struct error *e = NULL;
-    _cleanup_free_ char *text = NULL;
+    _cleanup_free_ char *text = json_text_dump(json_object_get(params, "vmi"), JSON_TEXT_COMPACT);
 
-    l->volume_status = json_object_get(json_object_get(json_object_get(params, "vmi"), "status"), "volumeStatus");
-    if (l->domain) {
-        sync_existing(l, call, params);
-        l->volume_status = NULL;
-        return;
-    }
-    text = json_text_dump(json_object_get(params, "vmi"), JSON_TEXT_COMPACT);
     if (!text)
         error_oom(&e);
     else if (take_options(l, json_object_get(params, "options"), &e) >= 0)
         sync_text(l, text, "vmi", &faults, &e);
-    l->volume_status = NULL;
     if (e) {
         log_error_of(e, "SyncVirtualMachine");
         rpc_fail_with(call, e, faults_to_json(&faults));
     } else {
         l->waiting[l->n_waiting++] = call;
     }
+}
+
+static void on_sync(struct rpc_call *call, json_t *params, void *userdata)
+{
+    struct launcher *l = userdata;
+
+    l->volume_status = json_object_get(json_object_get(json_object_get(params, "vmi"), "status"), "volumeStatus");
+    if (l->domain)
+        sync_existing(l, call, params);
+    else
+        sync_new(l, call, params);
+    l->volume_status = NULL;
 }
 
 int launcher_sync_text(struct launcher *l, const char *text, const char *source, struct error **ret_error)

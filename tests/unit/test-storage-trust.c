@@ -87,47 +87,10 @@ static void hostile_vmdk(const char *path)
     free(run("qemu-img", "create", "-q", "-f", "vmdk", path, "1M"));
 }
 
-static void hostile_huge_virtual(const char *path)
-{
-    make_qcow2(path);
-    patch(path, 24, "\x10\0\0\0\0\0\0\0", 8);
-}
-
-/* An L1 table of 2^31 entries, which a careless reader allocates. */
-static void hostile_l1(const char *path)
-{
-    make_qcow2(path);
-    patch(path, 36, "\x7f\xff\xff\xff", 4);
-}
-
-static void hostile_refcount(const char *path)
-{
-    make_qcow2(path);
-    patch(path, 56, "\x7f\xff\xff\xff", 4);
-}
-
-static void hostile_snapshots(const char *path)
-{
-    make_qcow2(path);
-    patch(path, 60, "\0\1\0\0", 4);
-}
-
-static void hostile_version(const char *path)
-{
-    make_qcow2(path);
-    patch(path, 4, "\0\0\0\1", 4);
-}
-
 static void hostile_truncated(const char *path)
 {
     make_qcow2(path);
     assert_int_equal(truncate(path, 60), 0);
-}
-
-static void hostile_cluster_bits(const char *path)
-{
-    make_qcow2(path);
-    patch(path, 20, "\0\0\0\x3f", 4);
 }
 
 static void hostile_empty(const char *path)
@@ -143,6 +106,18 @@ static void hostile_sparse(const char *path)
     assert_int_equal(mount("tmpfs", parent, "tmpfs", 0, NULL), 0);
     put(path, "x");
     assert_int_equal(truncate(path, (off_t)1 << 60), 0);
+}
+
+/* Bytes in the header of a qcow2. */
+struct odd_bytes {
+    off_t at;
+    const char *bytes;
+    size_t length;
+};
+
+static void spoil(const char *path, const struct odd_bytes *odd)
+{
+    patch(path, odd->at, odd->bytes, odd->length);
 }
 
 /* Which images need no qemu-img: those that it makes, with the size that it tells; one odd number, and they do. */
@@ -162,11 +137,7 @@ static void test_plain_headers(void **state)
         {"compression_type=zstd", false},
         {"extended_l2=on", false},
     };
-    static const struct {
-        off_t at;
-        const char *bytes;
-        size_t length;
-    } odd[] = {
+    static const struct odd_bytes odd[] = {
         {20, "\0\0\0\x08", 4},
         {20, "\0\0\0\x16", 4},
         {24, "\0\0\0\0\0\0\0\0", 8},
@@ -206,8 +177,7 @@ static void test_plain_headers(void **state)
 
         free(run("qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, "16777728"));
         if (i >= ELEMENTSOF(rows))
-            patch(path, odd[i - ELEMENTSOF(rows)].at, odd[i - ELEMENTSOF(rows)].bytes,
-                  odd[i - ELEMENTSOF(rows)].length);
+            spoil(path, &odd[i - ELEMENTSOF(rows)]);
         fd = open(path, O_RDONLY | O_CLOEXEC);
         assert_int_equal(fstat(fd, &st), 0);
         assert_int_equal(pread(fd, header, sizeof(header), 0), sizeof(header));
@@ -227,25 +197,27 @@ static void test_hostile(void **state)
         const char *name;
         void (*make)(const char *path);
         const char *says_container, *says_claim; /* NULL: not tried as that volume */
+        struct odd_bytes odd;                    /* written into what was made */
     } rows[] = {
-        {"backing file", hostile_backing, "backing file", "header of a qcow2"},
-        {"backing file by json:", hostile_backing_json, "backing file", "header of a qcow2"},
-        {"data file", hostile_data_file, "external data file", "header of a qcow2"},
-        {"symlink", hostile_symlink, "symbolic link", "symbolic link"},
-        {"fifo", hostile_fifo, "FIFO", "FIFO"},
-        {"directory", hostile_directory, "is a directory", "is a directory"},
-        {"device", hostile_device, "neither a regular file", "neither a regular file"},
-        {"vmdk", hostile_vmdk, "header of a vmdk", "header of a vmdk"},
-        {"qcow2 in a raw volume", make_qcow2, NULL, "header of a qcow2"},
-        {"huge virtual size", hostile_huge_virtual, "1 PiB", "header of a qcow2"},
-        {"l1 table", hostile_l1, "qemu-img info", NULL},
-        {"refcount table", hostile_refcount, "qemu-img info", NULL},
-        {"snapshots", hostile_snapshots, "snapshots", NULL},
-        {"version", hostile_version, "another version", NULL},
-        {"truncated", hostile_truncated, "cut off", NULL},
-        {"cluster bits", hostile_cluster_bits, "qemu-img info", NULL},
-        {"empty", hostile_empty, "is empty", "is empty"},
-        {"2^60 bytes", hostile_sparse, "1 PiB", "1 PiB"},
+        {"backing file", hostile_backing, "backing file", "header of a qcow2", {0}},
+        {"backing file by json:", hostile_backing_json, "backing file", "header of a qcow2", {0}},
+        {"data file", hostile_data_file, "external data file", "header of a qcow2", {0}},
+        {"symlink", hostile_symlink, "symbolic link", "symbolic link", {0}},
+        {"fifo", hostile_fifo, "FIFO", "FIFO", {0}},
+        {"directory", hostile_directory, "is a directory", "is a directory", {0}},
+        {"device", hostile_device, "neither a regular file", "neither a regular file", {0}},
+        {"vmdk", hostile_vmdk, "header of a vmdk", "header of a vmdk", {0}},
+        {"qcow2 in a raw volume", make_qcow2, NULL, "header of a qcow2", {0}},
+        {"huge virtual size", make_qcow2, "1 PiB", "header of a qcow2", {24, "\x10\0\0\0\0\0\0\0", 8}},
+        /* 2^31 entries, which a careless reader allocates */
+        {"l1 table", make_qcow2, "qemu-img info", NULL, {36, "\x7f\xff\xff\xff", 4}},
+        {"refcount table", make_qcow2, "qemu-img info", NULL, {56, "\x7f\xff\xff\xff", 4}},
+        {"snapshots", make_qcow2, "snapshots", NULL, {60, "\0\1\0\0", 4}},
+        {"version", make_qcow2, "another version", NULL, {4, "\0\0\0\1", 4}},
+        {"truncated", hostile_truncated, "cut off", NULL, {0}},
+        {"cluster bits", make_qcow2, "qemu-img info", NULL, {20, "\0\0\0\x3f", 4}},
+        {"empty", hostile_empty, "is empty", "is empty", {0}},
+        {"2^60 bytes", hostile_sparse, "1 PiB", "1 PiB", {0}},
     };
     static const char *const disks[] = {"vol", NULL};
 
@@ -268,6 +240,8 @@ static void test_hostile(void **state)
             assert_int_equal(mkdir_parents(in(&pod, "private/vmi-disks/vol"), 0755, NULL), 0);
             path = in(&pod, claim ? "private/vmi-disks/vol/disk.img" : "container-disks/disk_0.img");
             rows[i].make(path);
+            if (rows[i].odd.bytes)
+                spoil(path, &rows[i].odd);
             victim_was_opened(); /* by qemu-img, which made the image */
             assert_int_equal(pod_plan(&pod, false, NULL, 0), 0);
             if (storage_prepare(pod.storage, &pod.error) == 0)
