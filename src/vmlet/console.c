@@ -23,14 +23,27 @@ const struct option_spec console_options[] = {VM_OPTIONS_WHERE, VM_OPTIONS_TIMEO
 static struct {
     volatile sig_atomic_t is_raw;
     struct termios saved, raw;
+    sigset_t signals; /* with a handler: none comes between the change and its note in is_raw */
 } terminal;
+
+static int terminal_switch(bool raw)
+{
+    sigset_t before;
+    int r = 0;
+
+    sigprocmask(SIG_BLOCK, &terminal.signals, &before);
+    if (raw != (bool)terminal.is_raw) {
+        r = tcsetattr(STDIN_FILENO, TCSANOW, raw ? &terminal.raw : &terminal.saved) < 0 ? -errno : 0;
+        if (r == 0)
+            terminal.is_raw = raw;
+    }
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return r;
+}
 
 static void terminal_restore(void)
 {
-    if (!terminal.is_raw)
-        return;
-    terminal.is_raw = 0;
-    tcsetattr(STDIN_FILENO, TCSANOW, &terminal.saved);
+    terminal_switch(false);
 }
 
 /* Restores, then lets the signal do what it does: end us, or stop us. */
@@ -42,8 +55,8 @@ static void on_signal(int number)
     terminal_restore();
     if (number == SIGTSTP) {
         raise(SIGSTOP);
-        if (was_raw && tcsetattr(STDIN_FILENO, TCSANOW, &terminal.raw) == 0)
-            terminal.is_raw = 1;
+        if (was_raw)
+            terminal_switch(true);
         errno = saved_errno;
         return;
     }
@@ -60,13 +73,14 @@ static int terminal_make_raw(void)
         return -errno;
     terminal.raw = terminal.saved;
     cfmakeraw(&terminal.raw);
+    sigemptyset(&terminal.signals);
+    for (size_t i = 0; i < ELEMENTSOF(signals); i++)
+        sigaddset(&terminal.signals, signals[i]);
+    action.sa_mask = terminal.signals;
     for (size_t i = 0; i < ELEMENTSOF(signals); i++)
         sigaction(signals[i], &action, NULL);
     atexit(terminal_restore);
-    if (tcsetattr(STDIN_FILENO, TCSANOW, &terminal.raw) < 0)
-        return -errno;
-    terminal.is_raw = 1;
-    return 0;
+    return terminal_switch(true);
 }
 
 /* ---- copying --------------------------------------------------------------------------------------------------- */
