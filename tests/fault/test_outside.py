@@ -226,7 +226,7 @@ def test_agent_garbage(lab, table, what, n):
     client = pod.boot()
     console = pod.dir / "virt-serial0-log"
     wait_until(lambda: b"vmlet guest ready" in (console.read_bytes() if console.exists() else b""), pod.log)
-    write_console(pod, f"({junk}) >/dev/virtio-ports/org.qemu.guest_agent.0 2>/dev/null &\n")
+    write_console(pod, f"/sbin/agent none; ({junk}) >/dev/virtio-ports/org.qemu.guest_agent.0 2>/dev/null &\n")
     write_console(pod, "echo junk''flows\n")
     wait_until(lambda: b"junkflows" in console.read_bytes(), pod.log)
     began = time.monotonic()
