@@ -15,7 +15,7 @@ def guest(pod):
     """Two disks: `root`, on which a writer never stops, and `data`, which is written only when a test says so."""
     image(pod.private / "vmi-disks" / "data" / "disk.img", 8 * MIB, "data")
     made = Guest(pod, [{"name": "data", "serial": "DATA", "disk": {"bus": "virtio"}}],
-                 [{"name": "data", "persistentVolumeClaim": {"claimName": "d"}}])
+                 [{"name": "data", "persistentVolumeClaim": {"claimName": "d"}}], flags=["--allow-qmp-writes"])
     made.path = pod.private / "vmi-disks" / "data" / "disk.img"
     return made
 
@@ -54,14 +54,16 @@ def test_full_and_incremental(pod, guest):
     put(guest, 1, "before")
     full = pod.tmp / "full.qcow2"
     at_full = guest.path.read_bytes()
-    # slow, so that the guest writes while it is copied: what it overwrites is copied first
+    # slow until the guest has written while it is copied: what it overwrites is copied first
     guest.client.ok("BackupDisks", disks=[{"name": "data", "target": str(full)}], checkpoint="monday",
-                    bytesPerSecond=MIB)
+                    bytesPerSecond=65536)
     put(guest, 1, "during")
     put(guest, 2000, "during")
     assert guest.client.ok("GetDisks")["job"]["state"] == "running"
     error = guest.client.call("BackupDisks", disks=[{"name": "root", "target": str(pod.tmp / "x")}])["error"]
     assert "under way" in error["message"]
+    (disk,) = guest.client.ok("GetDisks")["job"]["disks"]
+    guest.client.ok("Qmp", command="block-job-set-speed", arguments={"device": disk["job"], "speed": 0})
     guest.event("BlockJobCompleted")
     check(full)
     assert content(full, "qcow2") == at_full

@@ -4,11 +4,10 @@ import os
 import signal
 import socket
 import subprocess
-import time
 
 import pytest
 from launcher_lab import LAUNCHER, add_disk, mount_disk
-from vmlet_lab import UID, Client, is_alive, vmi, wait_until
+from vmlet_lab import PATIENCE, UID, Client, is_alive, vmi, wait_until
 
 
 def test_sync_run_shutdown(pod):
@@ -227,19 +226,19 @@ def test_adoption_keeps_a_users_pause(pod):
 def test_adoption_takes_up_a_running_stop(pod):
     client = pod.boot(append="vmlet.ignoreacpi vmlet.noagent")
     client.ok("ShutdownVirtualMachine", vmi={}, gracePeriodSeconds=4)
-    began = time.monotonic()
     pod.process.kill()
     pod.process.wait()
     pod.start()
     assert pod.end() == 0
-    assert time.monotonic() - began < 15
     assert not is_alive(pod.qemu)
+    events = [json.loads(line) for line in (pod.dir / "events.log").read_text().splitlines()]
+    deadlines = [(e["reason"], e["deadlineUsec"]) for e in events if "deadlineUsec" in e]
+    assert deadlines == [("ShuttingDown", deadlines[0][1]), ("Forcing", deadlines[0][1])]  # the first launcher's, kept
 
 
 def test_hangup_executes_the_launcher_anew(pod):
     client = pod.boot()
     pid = pod.process.pid
-    client.socket.settimeout(20)
     pod.process.send_signal(signal.SIGHUP)
     assert client.file.readline() == b""  # the old program's connection ends
     client = None
@@ -289,21 +288,21 @@ def test_stale_state_is_recognised(pod):
     ],
 )
 def test_bad_flags(arguments, text):
-    done = subprocess.run([LAUNCHER, *arguments], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run([LAUNCHER, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 2 and text in done.stderr
 
 
 def test_a_crash_that_is_asked_for(tmp_path):
-    done = subprocess.run([LAUNCHER, "--simulate-crash"], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run([LAUNCHER, "--simulate-crash"], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == -signal.SIGABRT and "--simulate-crash" in done.stderr
 
 
 def test_flags_of_the_agent(tmp_path):
     names = ["qemu-agent-sys", "qemu-agent-file", "qemu-agent-user", "qemu-agent-version", "qemu-fsfreeze-status"]
     done = subprocess.run([LAUNCHER, "--help", *[f"--{n}-interval=120s" for n in names]], capture_output=True, text=True,
-                          timeout=20, check=False)
+                          timeout=PATIENCE, check=False)
     assert done.returncode == 0 and done.stderr == ""
-    done = subprocess.run([LAUNCHER, *[f"--{n}-interval=soon" for n in names]], capture_output=True, text=True, timeout=20,
+    done = subprocess.run([LAUNCHER, *[f"--{n}-interval=soon" for n in names]], capture_output=True, text=True, timeout=PATIENCE,
                           check=False)
     assert done.returncode == 2 and done.stderr.count("not valid (a duration") == 5
 
@@ -311,7 +310,7 @@ def test_flags_of_the_agent(tmp_path):
 def test_flags_of_libvirt_are_accepted(tmp_path):
     done = subprocess.run(
         [LAUNCHER, "--help", "--hook-sidecars", "0", "--libvirt-log-filters=3:x", "--vgpu-dedicated-hook", "-v", "2"],
-        capture_output=True, text=True, timeout=20, check=False,
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
     )
     assert done.returncode == 0 and done.stderr.count("has no effect") == 3
     assert UID and "--qemu-timeout" in done.stdout
