@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="not-root: network namespaces are made"))
 
 
-def run(*argv, check=True, timeout=30, **more):
+def run(*argv, check=True, timeout=PATIENCE, **more):
     argv = [str(a) for a in argv]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False, **more)
     if check and done.returncode:
@@ -52,7 +52,7 @@ def run(*argv, check=True, timeout=30, **more):
     return done
 
 
-def until(condition, what, seconds=30):
+def until(condition, what, seconds=PATIENCE):
     """Waits for a fact that nothing can announce (the kernel's duplicate address detection, say)."""
     end = time.monotonic() + seconds
     while True:
@@ -249,7 +249,7 @@ class Lab:
     def stop(self, process):
         """Ends one of ours, and gives back what it left as state."""
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0, (self.directory / "serve.log").read_text()
+        assert process.wait(PATIENCE) == 0, (self.directory / "serve.log").read_text()
         return json.loads((self.directory / "dhcp.json").read_text())
 
     def guest(self, mac, bridge="k6t-eth0", name="guest"):
@@ -319,7 +319,7 @@ def udhcpc(lab):
         lease.unlink(missing_ok=True)
         done = guest.exec("env", f"LEASE={lease}", "busybox", "udhcpc", "-i", "eth0", "-f", "-q", "-n", "-t", "6", "-T", "1",
                           "-O", "search", "-O", "mtu", "-O", "staticroutes", "-O", "ntpsrv", "-O", "tftp", "-O", "bootfile",
-                          "-O", "232", "-s", script, *more, check=check, timeout=60)
+                          "-O", "232", "-s", script, *more, check=check)
         values = dict(line.split("=", 1) for line in lease.read_text().splitlines() if "=" in line) if lease.exists() else {}
         return values if check else (done, values)
 

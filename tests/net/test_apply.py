@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import NETSETUP, POD_MAC, run, until
+from conftest import NETSETUP, PATIENCE, POD_MAC, run, until
 
 TWO = [{"name": "default", "masquerade": {}}, {"name": "blue", "bridge": {}}]
 TWO_NETWORKS = [{"name": "default", "pod": {}}, {"name": "blue", "multus": {"networkName": "blue-conf"}}]
@@ -406,7 +406,7 @@ def test_what_is_given_up_before_the_manifest_is_read(lab):
     assert int(child["CapEff"], 16) == 0 and child["Uid"].split() == ["107"] * 4 and child["NoNewPrivs"].strip() == "1"
     before = lab.pod.dump()
     pipe.write_text("{")  # opens it, and what comes is no manifest
-    assert process.wait(30) == 2 and "vmi.pipe" in process.stderr.read()
+    assert process.wait(PATIENCE) == 2 and "vmi.pipe" in process.stderr.read()
     assert lab.pod.dump() == before
 
 

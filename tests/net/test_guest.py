@@ -20,9 +20,9 @@ def image(model="virtio"):
 
 # The address by DHCP; then IPv6 from its start (the guest's DHCP script flushes what was there before): a solicitation of
 # the guest's own, and our answer.
-WAIT = "i=0; while [ $i -lt 100 ] && ! ip -4 addr show dev eth0 | grep -q inet; do i=$((i+1)); usleep 100000; done; " \
+WAIT = "i=0; while [ $i -lt 300 ] && ! ip -4 addr show dev eth0 | grep -q inet; do i=$((i+1)); usleep 100000; done; " \
        "for v in 1 0; do echo $v >/proc/sys/net/ipv6/conf/eth0/disable_ipv6; done; i=0; " \
-       "while [ $i -lt 100 ] && ! ip -6 route | grep -q default; do i=$((i+1)); usleep 100000; done; "
+       "while [ $i -lt 300 ] && ! ip -6 route | grep -q default; do i=$((i+1)); usleep 100000; done; "
 
 
 def guest_exec(lab, manifest, command, model):
@@ -90,13 +90,13 @@ def test_guest_is_reached(lab):
     seen = ""
     for line in process.stdout:
         seen += line
-        if "ready-to-serve" in line:
+        if line.strip().endswith("ready-to-serve"):  # not the line that quotes the command
             break
-    client = lab.peer.exec("sh", "-c", "i=0; while [ $i -lt 50 ]; do echo hello | busybox nc -w 5 10.244.1.5 8080 && break; "
+    client = lab.peer.exec("sh", "-c", "i=0; while [ $i -lt 600 ]; do echo hello | busybox nc -w 30 10.244.1.5 8080 && break; "
                                        "i=$((i+1)); busybox usleep 100000; done").stdout
     assert "hello from the guest" in client, seen
     rest = process.stdout.read()
-    assert process.wait(120) == 0, seen + rest
+    assert process.wait(PATIENCE) == 0, seen + rest
     assert "10.244.1.5 peer" in rest, rest
 
 
@@ -121,7 +121,7 @@ def test_run_by_passt(lab):
             break
     listening = lab.pod.exec("ss", "-Hltn").stdout.split()
     assert "127.0.0.1:8080" in listening and not any(a in listening for a in ("[::1]:8080", "*:8080", "0.0.0.0:8080", "[::]:8080")), listening
-    client = lab.pod.exec("sh", "-c", "i=0; while [ $i -lt 50 ]; do echo from the host | busybox nc -w 5 127.0.0.1 8080 | grep hello && break; "
+    client = lab.pod.exec("sh", "-c", "i=0; while [ $i -lt 600 ]; do echo from the host | busybox nc -w 30 127.0.0.1 8080 | grep hello && break; "
                                       "i=$((i+1)); busybox usleep 100000; done").stdout
     rest = process.stdout.read()
     assert process.wait(PATIENCE) == 0, seen + rest

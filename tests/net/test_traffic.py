@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What packets do: masquerade and bridge, from the guest, to the guest, and past its own address."""
 import json
+import re
 import subprocess
 
 import pytest
@@ -37,7 +38,7 @@ s.serve_forever()
         assert self.process.stdout.readline() == "ready\n"
 
 
-def ask(namespace, address, port, udp=False, seconds=3):
+def ask(namespace, address, port, udp=False, seconds=30):
     """What a server there says, or None."""
     script = f"""
 import socket
@@ -52,7 +53,7 @@ print(s.recv(200).decode())
 
 
 def ping(namespace, address, *more):
-    return namespace.exec("ping", "-c", "2", "-i", "0.2", "-W", "3", *more, address, check=False).returncode == 0
+    return namespace.exec("ping", "-c", "2", "-i", "0.2", "-W", "30", *more, address, check=False).returncode == 0
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_localhost_by_ipv6(lab, masquerade):
     """The rules are KubeVirt's; whether ::1 may leave a host is the kernel's to say (it has no route_localnet)."""
     guest = masquerade()
     Listener(lab, guest, 8080, "guest")
-    got = ask(lab.pod, "::1", 8080)
+    got = ask(lab.pod, "::1", 8080, seconds=3)
     assert got in (None, "fd10:0:2::1 guest")
 
 
@@ -182,8 +183,9 @@ def test_bridge_moves_mac_and_address_into_the_guest(lab):
     # The peer knows the guest's MAC as the pod's old one, and nobody else answers for the address.
     near = json.loads(lab.peer.ip("-j", "neigh", "show", "10.244.1.5"))
     assert near[0]["lladdr"] == POD_MAC
-    replies = lab.peer.exec("busybox", "arping", "-c", "2", "-w", "3", "-I", "eth0", "10.244.1.5", check=False).stdout
-    assert POD_MAC in replies.lower() and replies.lower().count("reply from") == 2
+    replies = lab.peer.exec("busybox", "arping", "-c", "2", "-w", "30", "-I", "eth0", "10.244.1.5", check=False).stdout
+    answers = re.findall(r"reply from.*\[(\S+)\]", replies.lower())
+    assert set(answers) == {POD_MAC} and len(answers) <= 2, replies  # one for each question that was answered in time
 
 
 def test_two_networks(lab):
