@@ -324,18 +324,15 @@ def test_downward_metrics(pod):
     def read():
         command = "dd if=/dev/vda bs=64k count=4 iflag=direct 2>/dev/null | base64"
         seen = pod.client().ok("Exec", Command="/bin/sh", Args=["-c", command])
-        return metrics_of(base64.b64decode(seen["stdOut"]))
+        try:
+            return metrics_of(base64.b64decode(seen["stdOut"]))
+        except AssertionError:  # it is being written
+            return None
 
     def later(than):
-        def is_later():
-            try:
-                return int(read()["Time", "host"][2]) > than
-            except AssertionError:  # it is being written
-                return False
+        return wait_until(lambda: (seen := read()) and int(seen["Time", "host"][2]) > than and seen, "the figures are renewed")
 
-        wait_until(is_later, "the figures are renewed")
-
-    first = read()
+    first = wait_until(read, "the figures are whole")
     assert first["ResourceProcessorLimit", "vm"] == ("uint64", None, "2")
     assert first["ResourceMemoryLimit", "vm"] == ("uint64", "KiB", str(256 * 1024))
     assert first["VirtualizationVendor", "host"][2] == "kubevirt.io"
@@ -345,8 +342,8 @@ def test_downward_metrics(pod):
         assert float(first[name, "host"][2]) > 0, name
     assert {("PagedInMemory", "host"), ("PagedOutMemory", "host"), ("HostName", "host"), ("HostSystemInfo", "host"),
             ("PhysicalMemoryAllocatedToVirtualSystem", "vm")} <= set(first)
-    later(int(first["Time", "host"][2]))
-    assert float(read()["TotalCPUTime", "vm"][2]) > float(first["TotalCPUTime", "vm"][2])
+    second = later(int(first["Time", "host"][2]))
+    assert float(second["TotalCPUTime", "vm"][2]) > float(first["TotalCPUTime", "vm"][2])
     pod.process.kill()
     pod.process.wait()
     pod.start()
@@ -381,8 +378,7 @@ def test_downward_metrics_channel(pod):
     assert float(first["TotalCPUTime", "vm"]) > 0
     assert guest(r"printf 'GET /etc/passwd\n\n' >&3; " + answer + ask + answer).startswith("INVALID REQUEST\n<metrics>\n")
     guest(ask + "read -r line <&3")  # and not the rest
-    later = figures(guest(ask + answer))
-    assert int(later["Time", "host"]) > int(first["Time", "host"])
+    wait_until(lambda: int(figures(guest(ask + answer))["Time", "host"]) > int(first["Time", "host"]), "the figures are new")
     pod.process.kill()
     pod.process.wait()
     pod.start()
