@@ -343,7 +343,7 @@ static struct kube_queue *queue_new(unsigned workers)
 
 static void run_until(const char *log)
 {
-    uint64_t end = now_usec() + 10 * USEC_PER_SEC;
+    uint64_t end = now_usec() + 60 * USEC_PER_SEC;
 
     while (!streq(strbuf_text(&q.log), log) && now_usec() < end)
         sd_event_run(q.event, 100000);

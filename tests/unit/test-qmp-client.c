@@ -198,16 +198,14 @@ static void test_deadline(void **state)
     _cleanup_peer_ struct peer p;
     _cleanup_client_ struct qmp_client *c = peer_connect(&p, GREETING);
     _cleanup_answer_ struct answer a = {0}, b = {0};
-    uint64_t start = now_usec();
 
+    peer_send(&p, "{\"return\": {\"half"); /* before the call: however late this process is, before its deadline */
     qmp_client_call(c, &(struct qmp_call){.command = "a", .timeout_usec = 30000, .callback = on_reply, .userdata = &a},
                     NULL);
     assert_int_equal(peer_expect(&p, "a"), 2);
-    peer_send(&p, "{\"return\": {\"half");
     peer_wait(&p, &a.count, 1);
     assert_int_equal(error_get_code(a.error), ERROR_TIMED_OUT);
     assert_non_null(strstr(error_message(a.error), "17 bytes"));
-    assert_true(now_usec() - start < 5000000);
     /* The late reply is swallowed, and the next call works. */
     peer_send(&p, "\": 1}, \"id\": 2}\r\n");
     assert_int_equal(a.count, 1);
@@ -267,6 +265,8 @@ static void test_until_event(void **state)
                             .fail_event = "DEVICE_UNPLUG_GUEST_ERROR",
                             .callback = on_reply,
                             .userdata = &a};
+    uint64_t start;
+    bool in_time;
 
     qmp_client_call(c, &call, NULL);
     peer_printf(&p, "{\"return\": {}, \"id\": %lld}", peer_expect(&p, "device_del"));
@@ -292,6 +292,7 @@ static void test_until_event(void **state)
     assert_int_equal(error_get_code(d.error), ERROR_QMP);
     assert_non_null(strstr(error_message(d.error), "DEVICE_UNPLUG_GUEST_ERROR"));
 
+    start = now_usec();
     qmp_client_call(c,
                     &(struct qmp_call){.command = "job-dismiss",
                                        .until_event = "JOB_STATUS_CHANGE",
@@ -306,9 +307,12 @@ static void test_until_event(void **state)
     peer_expect(&p, "job-dismiss");
     peer_send(&p, "{\"return\": {}, \"id\": 5}{\"event\": \"JOB_STATUS_CHANGE\", \"data\": {\"id\": \"j\", "
                   "\"status\": \"concluded\"}}");
-    assert_int_equal(e.count, 0);
+    in_time = now_usec() - start < 40000; /* no stall: the reply and the event were taken before the deadline */
+    assert_true(e.count == 0 || !in_time);
     peer_wait(&p, &e.count, 1);
-    assert_non_null(strstr(error_message(e.error), "no JOB_STATUS_CHANGE event within 0.04 s"));
+    assert_int_equal(error_get_code(e.error), ERROR_TIMED_OUT);
+    if (in_time)
+        assert_non_null(strstr(error_message(e.error), "no JOB_STATUS_CHANGE event within 0.04 s"));
 }
 
 static void test_out_of_band(void **state)

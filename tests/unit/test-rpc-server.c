@@ -20,7 +20,7 @@
 #include "rpc/server.h"
 #include "rpc/wire.h"
 
-#define WAIT_USEC (20 * USEC_PER_SEC)
+#define WAIT_USEC (60 * USEC_PER_SEC)
 
 static struct fixture {
     sd_event *event;
