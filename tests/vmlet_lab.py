@@ -77,6 +77,16 @@ def wait_until(condition, what, seconds=PATIENCE):
     raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
 
 
+def listens(path):
+    """Whether somebody listens there: a socket's file is there before that, and refuses who comes too early."""
+    wanted = str(path)
+    for line in Path("/proc/net/unix").read_text(errors="replace").splitlines()[1:]:
+        fields = line.split(maxsplit=7)
+        if len(fields) == 8 and fields[7] == wanted and int(fields[3], 16) & 1 << 16:  # __SO_ACCEPTCON, linux/net.h
+            return True
+    return False
+
+
 def need_user_namespaces():
     """In a chroot the kernel refuses them (user_namespaces(7)), whoever asks."""
     if subprocess.run(["unshare", "--user", "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0:

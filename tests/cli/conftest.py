@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from vmlet_lab import wait_until
+from vmlet_lab import PATIENCE, wait_until
 
 TOP = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("VMLET_BUILD", TOP / "build"))
@@ -67,7 +67,7 @@ def vmlet(tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
             env=env or environment(XDG_RUNTIME_DIR=str(tmp_path / "runtime")),
             **more,
@@ -91,7 +91,7 @@ def background():
     for process in started:
         if process.poll() is None:
             process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
 
 
 class Launcher:
@@ -119,7 +119,7 @@ class Launcher:
     def end(self):
         if self.process.poll() is None:
             self.process.stdin.close()
-        code = self.process.wait(timeout=20)
+        code = self.process.wait(timeout=PATIENCE)
         self.process.stdout.close()
         if not self.process.stdin.closed:
             self.process.stdin.close()

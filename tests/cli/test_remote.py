@@ -6,6 +6,7 @@ import socket
 
 import pytest
 from conftest import DOMAIN, environment
+from vmlet_lab import PATIENCE
 
 
 def test_actions_send_their_method(vmlet, launch):
@@ -48,7 +49,7 @@ def test_stop_and_wait(vmlet, launch):
     launcher = launch({"answers": {"ShutdownVirtualMachine": {"success": True}}, "endOnShutdown": True})
     result = vmlet("stop", "--socket", launcher.socket, "--wait")
     assert (result.returncode, result.stdout, result.stderr) == (0, "ended: Shutdown\n", "")
-    assert launcher.process.wait(timeout=20) == 0
+    assert launcher.process.wait(PATIENCE) == 0
 
 
 def test_freeze(vmlet, launch):
@@ -145,7 +146,7 @@ def test_wait_for_the_end(vmlet, launch, background, what, code, out, err):
     waiting = background("wait", "--socket", launcher.socket, "--until", what)
     launcher.await_call("GetDomain")  # it has subscribed before
     assert vmlet("stop", "--socket", launcher.socket).returncode == 0
-    assert waiting.communicate(timeout=60) == (out, err) and waiting.returncode == code
+    assert waiting.communicate(timeout=PATIENCE) == (out, err) and waiting.returncode == code
 
 
 def test_wait_for_a_vm_that_comes(launch, background, tmp_path):
@@ -155,7 +156,7 @@ def test_wait_for_a_vm_that_comes(launch, background, tmp_path):
                for where in (("--state-dir", folder.parent), ("--state-dir", folder.parent, "testvm"), ("--socket", folder / "launcher-sock"))]
     launch(name="later/default_testvm")
     for process in waiting:
-        assert process.communicate(timeout=60) == ("", "") and process.returncode == 0
+        assert process.communicate(timeout=PATIENCE) == ("", "") and process.returncode == 0
 
 
 def test_timeline(vmlet, launch):

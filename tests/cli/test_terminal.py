@@ -10,8 +10,7 @@ import time
 
 import pytest
 from conftest import VMLET, environment
-
-DEADLINE = 20
+from vmlet_lab import PATIENCE
 
 
 class Terminal:
@@ -31,7 +30,7 @@ class Terminal:
         )
 
     def read_until(self, text):
-        end = time.monotonic() + DEADLINE
+        end = time.monotonic() + PATIENCE
         while text not in self.seen:
             left = end - time.monotonic()
             assert left > 0, f"{text!r} did not come: {self.seen!r}"
@@ -46,7 +45,7 @@ class Terminal:
 
     def wait(self):
         """The exit code; what is still printed is taken meanwhile, since a full terminal would block it."""
-        end = time.monotonic() + DEADLINE
+        end = time.monotonic() + PATIENCE
         while self.process.poll() is None:
             assert time.monotonic() < end
             if select.select([self.fd], [], [], 0.01)[0]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
 import pytest
+from vmlet_lab import PATIENCE
 
 TOP = Path(__file__).resolve().parent.parent.parent
 WATCHER = Path(os.environ.get("VMLET_BUILD", TOP / "build")) / "tests/kube/kube-watcher"
@@ -70,7 +71,7 @@ class Server:
 
     def hold(self):
         """The rest of a watch on which nothing happens."""
-        self.stop.wait(60)
+        self.stop.wait(600)
         yield b""
 
 
@@ -91,13 +92,13 @@ class Watcher:
         threading.Thread(target=lambda: [self.lines.put(x.strip()) for x in self.process.stdout], daemon=True).start()
 
     def expect(self, *wanted):
-        got = [self.lines.get(timeout=20) for _ in wanted]
+        got = [self.lines.get(timeout=PATIENCE) for _ in wanted]
         assert got == list(wanted)
 
     def end(self):
         self.process.stdin.close()
-        assert self.process.wait(10) == 0
-        line = self.lines.get(timeout=5)
+        assert self.process.wait(PATIENCE) == 0
+        line = self.lines.get(timeout=PATIENCE)
         assert line.startswith("end "), line
         return {k: int(v) for k, v in (x.split("=") for x in line.split()[1:])}
 
@@ -189,7 +190,7 @@ def test_what_cannot_be_continued_is_listed_anew(watch, bad):
     with Server(script) as server:
         w = watch(server)
         w.expect("add a 1", "add b 2", "synced")
-        got = {w.lines.get(timeout=20) for _ in range(3)}
+        got = {w.lines.get(timeout=PATIENCE) for _ in range(3)}
         assert got == {"update b 7", "add c 8", "delete a 1"}
         if bad == "huge":
             assert state["lists"] >= 2
@@ -209,7 +210,7 @@ def test_busy_server_is_asked_again_after_the_time_it_names(tmp_path):
 
 def get(tmp_path, server, name, **user):
     config = kubeconfig(tmp_path, server.http.server_port, **user)
-    return subprocess.run([WATCHER, config, "get", name], capture_output=True, text=True, timeout=60).stdout.strip()
+    return subprocess.run([WATCHER, config, "get", name], capture_output=True, text=True, timeout=PATIENCE).stdout.strip()
 
 
 @pytest.mark.parametrize("status,reason,code", [
@@ -259,7 +260,7 @@ def test_memory_of_the_cache(watch):
 
     with Server(script) as server:
         w = watch(server)
-        lines = [w.lines.get(timeout=20) for _ in range(n + 1)]
+        lines = [w.lines.get(timeout=PATIENCE) for _ in range(n + 1)]
         assert lines[-1] == "synced"
         rss = next(int(x.split()[1]) for x in Path(f"/proc/{w.process.pid}/status").read_text().splitlines()
                    if x.startswith("VmRSS"))

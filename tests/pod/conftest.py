@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from vmlet_lab import need_user_namespaces
+from vmlet_lab import PATIENCE, need_user_namespaces
 
 TOP = Path(__file__).resolve().parent.parent.parent
 BUILD = Path(os.environ.get("VMLET_BUILD", TOP / "build"))
@@ -20,8 +20,6 @@ MONITOR = BUILD / "src/monitor/virt-launcher-monitor"
 LAUNCHER = BUILD / "tests/pod/pod-test-launcher"
 QEMU = "qemu-system-x86_64"
 UID = "3f5a0c1e-0000-4000-8000-000000000001"
-# What a slow machine may take for one step; a step that works takes a few milliseconds.
-PATIENCE = 20
 
 # In the namespaces: a read-only root with what a pod has writable, then uid 107 with the one capability.
 ENTER = r"""

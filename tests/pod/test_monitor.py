@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from conftest import MONITOR, QEMU, UID, descendants, read_stat, wait_until
+from conftest import MONITOR, PATIENCE, QEMU, UID, descendants, read_stat, wait_until
 
 
 def gone(pid):
@@ -101,7 +101,7 @@ def test_no_such_launcher(pod):
 
 
 def test_bad_flag():
-    r = subprocess.run([MONITOR, "--keep-after-failure=maybe"], capture_output=True, text=True, timeout=20, check=False)
+    r = subprocess.run([MONITOR, "--keep-after-failure=maybe"], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert r.returncode == 1 and "true or false" in r.stderr
 
 
@@ -173,7 +173,7 @@ def test_a_stale_state_file_is_no_guest(pod):
 def test_crash_loop_ends(pod):
     p = pod(QEMU=QEMU, CRASH=1)
     sockets = make_sockets(p)
-    assert p.wait(60) == 128 + signal.SIGABRT
+    assert p.wait() == 128 + signal.SIGABRT
     errors = p.err.rest()
     assert sum("starting it again" in line for line in errors) == 10
     assert any("crashed 11 times within 60 s" in line for line in errors)
@@ -200,9 +200,7 @@ def test_stop_while_the_launcher_is_down(pod):
 def test_orderly_end_takes_the_guest_along(pod, isolated):
     p = pod(isolated=isolated, QEMU=QEMU, EXIT_CODE=3)
     os.kill(p.ready(), signal.SIGUSR1)
-    begin = time.monotonic()
     assert p.wait() == 3
-    assert time.monotonic() - begin < 2
     assert not p.children()
     assert "virt-launcher exited with code 3; the guest was running: QEMU (pid" in p.message()
     assert "was sent SIGTERM and ended after" in p.message()
@@ -212,10 +210,10 @@ def test_orderly_end_takes_the_guest_along(pod, isolated):
 
 def test_guest_that_takes_no_term_is_killed(pod):
     p = pod(QEMU=QEMU, IGNORE_TERM=1)
-    os.kill(p.ready(), signal.SIGUSR1)
-    begin = time.monotonic()
-    assert p.wait(30) == 0
-    assert 9.5 < time.monotonic() - begin < 12
+    launcher, begin = p.ready(), time.monotonic()
+    os.kill(launcher, signal.SIGUSR1)
+    assert p.wait() == 0
+    assert time.monotonic() - begin > 9.5
     assert "then SIGKILL," in p.message() and "was killed by SIGKILL" in p.message()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import BUILD, Lines, wait_until
-from vmlet_lab import need_user_namespaces
+from vmlet_lab import PATIENCE, need_user_namespaces
 
 TOOLS = BUILD / "src/tools"
 DISK, TAIL, FREEZER, PROBE = (TOOLS / name for name in ("container-disk", "virt-tail", "virt-freezer", "virt-probe"))
@@ -69,7 +69,7 @@ def test_container_disk_no_op():
 
 def connect(path):
     with socket.socket(socket.AF_UNIX) as s:
-        s.settimeout(20)
+        s.settimeout(PATIENCE)
         s.connect(str(path))
         pid = int.from_bytes(s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
         assert s.recv(1) == b""
@@ -94,7 +94,7 @@ def test_container_disk_serves_until_its_socket_goes(start, short_path, inotify)
     for _ in range(200):
         assert connect(f"{path}.sock") == p.pid
     os.unlink(f"{path}.sock")
-    assert p.wait(20) == 0
+    assert p.wait(PATIENCE) == 0
     assert ("no inotify instance" in p.stderr.read().decode()) != inotify
 
 
@@ -128,7 +128,7 @@ def test_container_disk_sees_its_socket_go(start, short_path, change):
     else:
         os.unlink(f"{path}.sock")
         os.rmdir(path.parent)
-    assert p.wait(20) == 0
+    assert p.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("as_init", [False, True])
@@ -136,7 +136,7 @@ def test_container_disk_term(start, short_path, as_init):
     path = short_path / "disk_0"
     p = start(*(["unshare", "--pid", "--fork", "--kill-child"] if as_init else []), DISK, f"--copy-path={path}")
     os.kill(listening(f"{path}.sock"), signal.SIGTERM)
-    assert p.wait(20) == 0
+    assert p.wait(PATIENCE) == 0
     assert not os.path.exists(f"{path}.sock")
 
 
@@ -149,7 +149,7 @@ def test_container_disk_takes_a_dead_ones_place(start, short_path):
     second = start(DISK, "--copy-path", path)
     assert listening(f"{path}.sock") == second.pid
     third = start(DISK, "--copy-path", path)
-    assert third.wait(20) == 1
+    assert third.wait(PATIENCE) == 1
     assert b"already listens" in third.stderr.read()
     assert connect(f"{path}.sock") == second.pid
 
@@ -185,13 +185,13 @@ class Tail:
 
     def wait(self, expected):
         with self.changed:
-            self.changed.wait_for(lambda: len(self.data) >= len(expected), 20)
+            self.changed.wait_for(lambda: len(self.data) >= len(expected), PATIENCE)
             assert bytes(self.data) == expected
 
     def end(self, expected, number=signal.SIGTERM):
         self.process.send_signal(number)
-        assert self.process.wait(20) == 0
-        self.thread.join(20)
+        assert self.process.wait(PATIENCE) == 0
+        self.thread.join(PATIENCE)
         assert bytes(self.data) == expected
 
 
@@ -327,7 +327,7 @@ def test_tail_huge_line_in_bounded_memory(start, tmp_path):
     log.write_bytes(data)
     tail = Tail(start, log)
     with tail.changed:
-        tail.changed.wait_for(lambda: len(tail.data) >= len(data) - 65536, 20)
+        tail.changed.wait_for(lambda: len(tail.data) >= len(data) - 65536, PATIENCE)
     peak = next(line for line in open(f"/proc/{tail.process.pid}/status") if line.startswith("VmHWM"))
     if "libasan" not in run("ldd", TAIL).stdout:
         assert int(peak.split()[1]) < 4096, peak
@@ -340,8 +340,8 @@ def test_tail_ends_when_the_vm_has_ended(start, tmp_path):
     tail = Tail(start, log)
     tail.wait(b"1\n")
     (tmp_path / "log-sigTerm").touch()
-    assert tail.process.wait(20) == 0
-    tail.thread.join(20)
+    assert tail.process.wait(PATIENCE) == 0
+    tail.thread.join(PATIENCE)
     assert bytes(tail.data) == b"1\n2\n"
 
 
@@ -351,7 +351,7 @@ def test_tail_with_a_reader_that_does_not_read(start, tmp_path):
     p = start(TAIL, "--logfile", log, stdout=subprocess.PIPE)
     assert os.read(p.stdout.fileno(), 80) == b"x" * 79 + b"\n"
     p.terminate()
-    assert p.wait(20) == 0
+    assert p.wait(PATIENCE) == 0
 
 
 def test_tail_with_a_reader_that_went(start, tmp_path):
@@ -362,7 +362,7 @@ def test_tail_with_a_reader_that_went(start, tmp_path):
     p.stdout.close()
     with log.open("ab") as f:
         f.write(b"2\n")
-    assert p.wait(20) == 0
+    assert p.wait(PATIENCE) == 0
 
 
 # ---- virt-freezer and virt-probe -----------------------------------------------------------------------------------
@@ -496,7 +496,7 @@ def test_probe_server_that_dies(serve, start):
     p = start(PROBE, "--socket", server.socket, "--domainName", "d", "--command", "x", "--timeoutSeconds", "60")
     server.lines.wait("Exec ")
     server.process.kill()
-    assert p.wait(20) == 1
+    assert p.wait(PATIENCE) == 1
 
 
 def test_probe_arguments():

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from vmlet_lab import listens, wait_until
 
 TOP = Path(__file__).resolve().parent.parent.parent
 BUILD = Path(os.environ.get("VMLET_BUILD", TOP / "build"))
@@ -92,10 +93,7 @@ def test_guest_run(tmp_path, installed):
     path = tmp_path / "qga.sock"
     agent = subprocess.Popen([QGA, "-m", "unix-listen", "-p", path, "-t", tmp_path, "-f", tmp_path / "pid"])
     try:
-        end = time.monotonic() + WAIT
-        while not path.exists():
-            assert time.monotonic() < end and agent.poll() is None
-            time.sleep(0.01)
+        wait_until(lambda: listens(path) or agent.poll() is not None, "the agent listens")
         done = subprocess.run([program, path, "/bin/sh", "-c", "echo out; echo err >&2; exit 6"], capture_output=True,
                               text=True, timeout=WAIT)
         assert (done.stdout, done.stderr, done.returncode) == ("out\n", "err\n", 6)

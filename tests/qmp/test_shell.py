@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
+from vmlet_lab import listens, wait_until
 
 TOP = Path(__file__).resolve().parent.parent.parent
 BUILD = Path(os.environ.get("VMLET_BUILD", TOP / "build"))
@@ -239,10 +240,7 @@ def test_agents_channel(vm, tmp_path):
     path = tmp_path / "qga.sock"
     agent = subprocess.Popen(["qemu-ga", "-m", "unix-listen", "-p", path, "-t", tmp_path, "-f", tmp_path / "pid"])
     try:
-        end = time.monotonic() + WAIT
-        while not path.exists():
-            assert time.monotonic() < end and agent.poll() is None
-            time.sleep(0.01)
+        wait_until(lambda: listens(path) or agent.poll() is not None, "the agent listens")
         done = run(vm, "--json", "--agent", path, "-c", "agent guest-ping", "-c", "domifaddr", "-c", "domstate")
         assert done.returncode == 0, done.stderr
         ping, addresses, state = map(json.loads, done.stdout.splitlines())

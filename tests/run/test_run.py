@@ -149,7 +149,7 @@ def test_kill_nine_leaves_no_qemu(lab):
     qemu = vm.qemu_pid()
     vm.process.kill()
     vm.end()
-    wait_until(lambda: not is_alive(qemu), "QEMU dies with its vmlet", 10)
+    wait_until(lambda: not is_alive(qemu), "QEMU dies with its vmlet")
     # and the next run of the same VM takes over what is left of the old one
     done = lab.run("--until", "running")
     assert done.returncode == 0, done.stderr
