@@ -73,7 +73,12 @@ class Pod:
         return client
 
     def wait_agent(self, client):
-        wait_until(lambda: client.ok("GetDomain")["vmlet"]["agentConnected"], "the agent answers")
+        def what():
+            console = self.dir / "virt-serial0-log"
+            seen = console.read_text(errors="replace") if console.exists() else ""
+            return f"the agent answers\nconsole: {seen}\n{self.text()}\n{client.call('GetDomain')}"
+
+        wait_until(lambda: client.ok("GetDomain")["vmlet"]["agentConnected"], what)
 
     def text(self):
         return self.log.read_text() if self.log.exists() else ""
