@@ -210,6 +210,7 @@ static void cpu_topology(struct build *b)
     struct machine *m = b->machine;
     int64_t cores = opt_int_or(cpu->cores, 1), sockets = opt_int_or(cpu->sockets, 1),
             threads = opt_int_or(cpu->threads, 1), max_sockets = opt_int_or(cpu->max_sockets, sockets);
+    bool ordered;
     /* far above what any QEMU takes, and no product of three overflows */
     const int64_t most = 100000;
 
@@ -229,6 +230,13 @@ static void cpu_topology(struct build *b)
     m->cores = (unsigned)cores;
     m->threads = (unsigned)threads;
     m->vcpus = (unsigned)(sockets * cores * threads);
+    /* For a machine that can only have one vCPU, TCG makes plain instructions of the guest's locked ones and of its
+     * barriers (no CF_PARALLEL; since QEMU 8.1 explicit barriers are kept, x86's locked instructions are not). virtio's
+     * order against the threads that serve its queues is then left to luck, and a lost kick or interrupt stops a disk.
+     */
+    ordered = !b->kvm && max_sockets * cores * threads == 1;
+    if (ordered)
+        max_sockets = 2;
     m->max_vcpus = (unsigned)(max_sockets * cores * threads);
     if (m->max_vcpus > m->vcpus)
         option(b, SECTION_MACHINE, "-smp",
@@ -240,8 +248,10 @@ static void cpu_topology(struct build *b)
     item(b, MACHINE_GROUP_CPU, cpu->at, NULL,
          text(b, "%u vCPU%s: %u socket%s, %u core%s, %u thread%s", m->vcpus, m->vcpus == 1 ? "" : "s", m->sockets,
               m->sockets == 1 ? "" : "s", m->cores, m->cores == 1 ? "" : "s", m->threads, m->threads == 1 ? "" : "s"),
-         m->max_vcpus > m->vcpus ? text(b, "maxSockets: up to %u vCPUs can be plugged in", m->max_vcpus)
-                                 : "topology in the manifest, or derived from resources");
+         ordered
+             ? "topology in the manifest; the empty socket for a second one keeps an emulated guest's memory barriers"
+         : m->max_vcpus > m->vcpus ? text(b, "maxSockets: up to %u vCPUs can be plugged in", m->max_vcpus)
+                                   : "topology in the manifest, or derived from resources");
     if (cpu->dedicated_cpu_placement == OPT_TRUE)
         item(b, MACHINE_GROUP_CPU, cpu->at, NULL, "vCPU threads are pinned",
              "dedicatedCpuPlacement: one of the container's CPUs for each");
