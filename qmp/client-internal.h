@@ -51,7 +51,7 @@ struct qmp_client {
     struct call_list queued, sent;
     size_t n_calls, in_flight, n_event_waits;
     uint64_t last_id, n_sent;
-    bool oob, fds_in_flight, want_write, write_closed;
+    bool want_oob, oob, fds_in_flight, want_write, write_closed;
     json_t *greeting;
     unsigned version;
     struct error *failure; /* found where no callback may be called; the deferred handler disconnects */

@@ -207,7 +207,7 @@ static void handle_greeting(struct qmp_client *c, json_t *message)
     }
     c->greeting = json_incref(qmp);
     c->version = read_version(qmp);
-    c->oob = offers_oob(qmp);
+    c->oob = c->want_oob && offers_oob(qmp);
     if (c->oob) {
         struct qmp_call options = {.command = "qmp_capabilities", .arguments = json_pack("{s:[s]}", "enable", "oob")};
 

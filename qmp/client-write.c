@@ -152,9 +152,9 @@ static void refuse_oob(struct qmp_client *c)
             break;
         if (!call)
             return;
-        error_set(&error, ERROR_NOT_SUPPORTED, EOPNOTSUPP,
-                  "%s: this monitor does not take out-of-band commands (its greeting does not offer \"oob\")",
-                  call->command);
+        error_set(&error, ERROR_NOT_SUPPORTED, EOPNOTSUPP, "%s: this monitor does not take out-of-band commands (%s)",
+                  call->command,
+                  c->want_oob ? "its greeting does not offer \"oob\"" : "they were not asked for in the handshake");
         qmp_call_end(c, call, NULL, error);
     }
 }

@@ -154,6 +154,14 @@ int qmp_client_set_priority(struct qmp_client *client, int64_t priority)
     return 0;
 }
 
+int qmp_client_enable_oob(struct qmp_client *client)
+{
+    if (client->state != QMP_GREETING)
+        return -EBUSY;
+    client->want_oob = true;
+    return 0;
+}
+
 void qmp_client_set_timeout_factor(struct qmp_client *client, unsigned factor)
 {
     struct call *handshake = TAILQ_FIRST(&client->queued);

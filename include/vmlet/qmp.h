@@ -87,6 +87,9 @@ static inline void qmp_client_freep(struct qmp_client **client)
 int qmp_client_set_priority(struct qmp_client *client, int64_t priority);
 /* Default deadlines are multiplied by this (an emulated guest is slow); 1 at first. */
 void qmp_client_set_timeout_factor(struct qmp_client *client, unsigned factor);
+/* Asks for out-of-band commands in the handshake; -EBUSY when the greeting has come. For who sends some: without them
+ * QEMU reads a command when the one before it is answered, and nothing has to be held back on this side. */
+int qmp_client_enable_oob(struct qmp_client *client);
 
 void qmp_client_set_event_handler(struct qmp_client *client, qmp_event_fn handler, void *userdata);
 /* Which events reach the handler: those whose name matches one of the patterns (fnmatch(3)) and no pattern that starts
@@ -113,7 +116,7 @@ struct qmp_call {
     const int *fds;    /* sent with the command (getfd, add-fd), alone on the wire until its answer; consumed */
     size_t n_fds;
     uint64_t timeout_usec; /* 0: the table's default for the command; UINT64_MAX: none */
-    bool out_of_band;      /* exec-oob; -EOPNOTSUPP to the callback if the monitor has no oob */
+    bool out_of_band;      /* exec-oob; -EOPNOTSUPP to the callback if it was not enabled, or not offered */
     /* The command is complete only when this event has come, with data[event_key] equal to event_value:
      * device_del ends at DEVICE_DELETED with device == id. The result is then the event's data. */
     const char *until_event, *event_key, *event_value;

@@ -77,7 +77,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int pair[2], called[4] = {0};
 
     if (event_new(&event) < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 ||
-        qmp_client_new(event, pair[0], &client) < 0)
+        qmp_client_new(event, pair[0], &client) < 0 || qmp_client_enable_oob(client) < 0)
         abort();
     answers = disconnects = 0;
     qmp_client_set_event_handler(client, on_event, NULL);

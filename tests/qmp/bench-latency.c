@@ -107,7 +107,7 @@ int main(void)
     close(a[1]);
     close(b[1]);
     exchange_raw(a[0], "");
-    exchange_raw(a[0], "{\"execute\": \"qmp_capabilities\", \"arguments\": {\"enable\": [\"oob\"]}}\n");
+    exchange_raw(a[0], "{\"execute\": \"qmp_capabilities\"}\n");
     if (qmp_client_new(event, b[0], &client) < 0)
         return 1;
     while (qmp_client_get_state(client) != QMP_RUNNING)

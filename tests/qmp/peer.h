@@ -195,6 +195,8 @@ static inline struct qmp_client *peer_open(struct peer *p, const char *greeting,
     int fd = peer_init(p);
 
     assert_return_code(qmp_client_new(p->event, fd, &client), 0);
+    if (strstr(greeting, "oob"))
+        assert_return_code(qmp_client_enable_oob(client), 0);
     if (state >= QMP_NEGOTIATING) {
         peer_send(p, greeting);
         assert_int_equal(peer_expect(p, "qmp_capabilities"), 1);

@@ -218,6 +218,7 @@ static void test_fd_passing(void **state)
     _cleanup_answer_ struct answer a = {0}, b = {0};
     char name[8];
 
+    assert_return_code(qmp_client_enable_oob(c), 0);
     for (int i = 0; i < 20; i++) {
         int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 
@@ -251,6 +252,7 @@ static void test_out_of_band(void **state)
     _cleanup_client_ struct qmp_client *c = client_start(&q, &event);
     _cleanup_answer_ struct answer a = {0}, b = {0};
 
+    assert_return_code(qmp_client_enable_oob(c), 0);
     for (int i = 0; i < 100; i++)
         qmp_client_invoke(c, "query-qmp-schema", NULL, on_reply, &a);
     qmp_client_call(

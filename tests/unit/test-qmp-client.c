@@ -327,6 +327,7 @@ static void test_out_of_band(void **state)
     assert_int_equal(a.count, 0);
     peer_settle(&p);
     assert_int_equal(error_get_errno(a.error), EOPNOTSUPP);
+    assert_int_equal(qmp_client_enable_oob(c), -EBUSY);
 
     d = peer_open(&q, GREETING_OOB, QMP_GREETING);
     peer_send(&q, GREETING_OOB);
