@@ -96,6 +96,7 @@ struct domain {
     sd_event_source *metrics_timer;          /* of the volume downwardMetrics; NULL: there is none */
     struct metrics_channel *metrics_channel; /* of devices.downwardMetrics; NULL: there is none */
     json_t *memory_dump;                     /* KubeVirt's metadata of the last one; NULL: none */
+    json_t *dump_result;                     /* see domain_dump_resumed() */
 
     struct disk_op *disk_ops; /* the first one runs (disks.c) */
     sd_event_source *disk_source;
@@ -164,6 +165,9 @@ void domain_set_guest_clock(struct domain *d);
 void domain_guest_info_changed(struct guest_info *info, const char *command, void *userdata);
 /* dump.c */
 bool domain_is_dumping(const struct domain *d);
+/* The vCPUs run again, which QEMU lets them behind DUMP_COMPLETED: only now the dump is told to be over, so that who
+ * waits for it finds a guest that runs. */
+void domain_dump_resumed(struct domain *d);
 int domain_dump_memory(struct domain *d, const char *path, struct error **ret_error);
 void domain_on_dump_completed(struct domain *d, json_t *data);
 void domain_take_up_dump(struct domain *d, json_t *state);

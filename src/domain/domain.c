@@ -140,6 +140,7 @@ void domain_free(struct domain *d)
     error_free(d->failure);
     json_decref(d->panic_info);
     json_decref(d->memory_dump);
+    json_decref(d->dump_result);
     json_decref(d->half_plugged);
     fd_close(d->pidfd);
     free(d->dir);

@@ -35,12 +35,30 @@ static void dump_ended(struct domain *d, const char *why)
     domain_save_state(d);
 }
 
-void domain_on_dump_completed(struct domain *d, json_t *data)
+static void take_result(struct domain *d, const json_t *data)
 {
     const char *status = json_string_value(json_object_get(json_object_get(data, "result"), "status"));
     const char *why = json_string_value(json_object_get(data, "error"));
 
     dump_ended(d, status && streq(status, "completed") ? NULL : why ? why : "QEMU did not say why");
+}
+
+void domain_on_dump_completed(struct domain *d, json_t *data)
+{
+    json_decref(TAKE_PTR(d->dump_result));
+    if (d->lifecycle.state == DOMAIN_PAUSED && d->lifecycle.reason == REASON_DUMP)
+        d->dump_result = json_incref(data);
+    else
+        take_result(d, data);
+}
+
+void domain_dump_resumed(struct domain *d)
+{
+    json_t *data = TAKE_PTR(d->dump_result);
+
+    if (data)
+        take_result(d, data);
+    json_decref(data);
 }
 
 static void on_begun(struct qmp_client *client, json_t *result, const struct error *error, void *userdata)

@@ -38,6 +38,7 @@ static void on_resume(struct domain *d, json_t *data)
         return;
     domain_state_changed(d);
     CRASH_POINT("resumed-saved");
+    domain_dump_resumed(d);
     if (d->agent_open && !d->agent_connected)
         domain_agent_channel(d, true); /* what it was asked while the guest was stopped had no answer */
     domain_set_guest_clock(d);
