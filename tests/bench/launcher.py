@@ -70,6 +70,11 @@ def qmp(command):
     return b'{"execute": "%s"}\n' % command.encode()
 
 
+def qmp_with_id(command):
+    """As a client writes it that has more than one question: QEMU 7.2 reads its monitor byte by byte, 7 µs each when cold."""
+    return b'{"execute":"%s","id":12}\n' % command.encode()
+
+
 def rpc(method, **params):
     return json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n"
 
@@ -111,13 +116,13 @@ def batch_of_ours(pod):
 
 
 def batch_of_raw(pod):
-    """µs of QMP's stop and query-status, and of stop through a relay."""
+    """µs of QMP's stop and query-status, and of stop with an id through a relay."""
     path = pod.work / "relay"
     path.unlink(missing_ok=True)
     relay = subprocess.Popen([RELAY, path, pod.dir / "qmp.sock"])
     try:
         line = Line(path, monitor=True)
-        relayed = stops(line, qmp("stop"), qmp("cont"))
+        relayed = stops(line, qmp_with_id("stop"), qmp_with_id("cont"))
         line.close()
         relay.wait(10)
     finally:
@@ -131,7 +136,7 @@ def batch_of_raw(pod):
 
 
 def round_trips(work):
-    """Batches of (Pause, GetDomain, stop, query-status, stop through a relay), each a list of µs."""
+    """Batches of (Pause, GetDomain, stop, query-status, stop with an id through a relay), each a list of µs."""
     batches = []
     pod = Launcher(work)
     try:
@@ -223,13 +228,13 @@ def measure(options):
         "name": "launcher", "what": f"budgets of the launcher; at rest after {SETTLE_SECONDS} s, over {IDLE_SECONDS} s",
         "rows": [
             row("exec of virt-launcher to its socket", readies, "ms"),
-            row("PauseVirtualMachine", pauses, "us"), row("raw QMP stop", raws, "us"), row("raw QMP stop through a relay", relayed, "us"),
+            row("PauseVirtualMachine", pauses, "us"), row("raw QMP stop", raws, "us"), row("QMP stop with an id, through a relay", relayed, "us"),
             row("GetDomain", gets, "us"), row("raw QMP query-status", queries, "us"),
             row("monitor and launcher: PSS", [used["Pss"]], "MiB"),
             row("monitor and launcher: private dirty", [used["Private_Dirty"]], "MiB"),
             row("monitor and launcher: private clean", [used["Private_Clean"]], "MiB"),
         ],
-        "notes": [f"stop through a relay that only passes bytes on, beside raw stop: {relay_ratio:.2f}",
+        "notes": [f"the floor of Pause: stop with an id, through a relay that only passes bytes on, beside raw stop: {relay_ratio:.2f}",
                   "QMP commands are not counted: strace is missing" if names is None else f"QMP commands of a start: {', '.join(names)}"],
         "budgets": [
             {"name": "exec to socket ready, ms, median", "value": median(readies), "limit": READY_LIMIT_MS},

@@ -114,7 +114,7 @@ def write(report, command):
     lines += ["", "## Budgets", "", "| figure | measured | limit | |", "|---|---|---|---|"]
     for result in report["results"]:
         lines += [
-            f"| {result['name']}: {b['name']} | {b['value']:.3f} | {b['limit']} | {'met' if b['value'] <= b['limit'] else '**missed**'} |"
+            f"| {result['name']}: {b['name']} | {b['value']:.3f} | {b['limit']:.4g} | {'met' if b['value'] <= b['limit'] else '**missed**'} |"
             for b in result["budgets"]]
     for result in report["results"]:
         if result.get("timeline"):

@@ -51,7 +51,7 @@ def show(result):
         print(text)
     for budget in result["budgets"]:
         met = budget["value"] <= budget["limit"]
-        text = f"  {budget['name']}: {budget['value']:.3f} (limit {budget['limit']}) {'met' if met else 'MISSED'}"
+        text = f"  {budget['name']}: {budget['value']:.3f} (limit {budget['limit']:.4g}) {'met' if met else 'MISSED'}"
         print(f"\033[31m{text}\033[0m" if not met and sys.stdout.isatty() else text)
     for note in result.get("notes", []):
         print(f"  {note}")

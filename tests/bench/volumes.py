@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What volumes add to a start: eight containerDisks (qcow2, each examined and given an overlay) beside one."""
+"""What volumes add to a start: eight containerDisks (qcow2, each examined and given an overlay) beside one, and what the same
+QEMU adds that finds its overlays made."""
 import shutil
 import statistics
 import subprocess
@@ -8,9 +9,9 @@ import tempfile
 from pathlib import Path
 
 from bench_common import row
-from peers import Launcher, manifest
+from peers import Bare, Launcher, manifest
 
-ROUNDS = 15
+ROUNDS = 31
 LIMIT_MS = 20.0
 
 
@@ -19,6 +20,24 @@ def spec_of(count):
     made["spec"]["domain"]["devices"]["disks"] = [{"name": f"v{i}", "disk": {"bus": "virtio"}} for i in range(count)]
     made["spec"]["volumes"] = [{"name": f"v{i}", "containerDisk": {"image": "x"}} for i in range(count)]
     return made
+
+
+def make_images(work):
+    (work / "cd").mkdir(parents=True, exist_ok=True)
+    for i in range(8):
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", work / "cd" / f"disk_{i}.img", "1G"], check=True)
+
+
+def bare_of(work, count):
+    """The QEMU of such a VM. Its launcher is killed: it cleans nothing up, and the overlays stay."""
+    make_images(work)
+    pod = Launcher(work)
+    try:
+        pod.ready()
+        pod.sync(pod.client(), spec_of(count))
+        return Bare(work, *pod.captured())
+    finally:
+        pod.close()
 
 
 def cpu_ms(pid):
@@ -46,24 +65,27 @@ def measure(options):
     rounds = options.rounds or ROUNDS
     work = Path(tempfile.mkdtemp(prefix="vb."))
     work.chmod(0o755)
-    found = {1: [], 8: []}
+    found, alone = {1: [], 8: []}, {1: [], 8: []}
     try:
-        for i in range(8):
-            (work / "cd").mkdir(exist_ok=True)
-            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", work / "cd" / f"disk_{i}.img", "1G"], check=True)
+        make_images(work)
+        bare = {count: bare_of(work / f"bare{count}", count) for count in found}
         for number in range(rounds):
             print(f"volumes: round {number + 1} of {rounds}", file=sys.stderr)
             for count in (1, 8) if number % 2 else (8, 1):
                 found[count].append(once(work, count))
+                alone[count].append(bare[count].start()["running"])
     finally:
         shutil.rmtree(work, ignore_errors=True)
     total, storage, ours, qemu = ({n: [v[k] for v in values] for n, values in found.items()} for k in range(4))
     added = statistics.median(total[8]) - statistics.median(total[1])
     least = min(total[8]) - min(total[1])
+    floor = statistics.median(alone[8]) - statistics.median(alone[1])
     used = sum(statistics.median(v[8]) - statistics.median(v[1]) for v in (ours, qemu))
     return {
+        "notes": [f"8 volumes over 1, ms, medians: {added:.1f}, of which bare QEMU {floor:.1f}"],
         "name": "volumes", "what": f"start with 1 and 8 containerDisks, {rounds} interleaved rounds",
         "rows": [row(f"manifest to running, {n} volume{'s' * (n > 1)}", total[n], "ms") for n in (1, 8)]
+        + [row(f"bare QEMU, {n} volume{'s' * (n > 1)}", alone[n], "ms") for n in (1, 8)]
         + [row(f"of it src/storage, {n} volume{'s' * (n > 1)}", storage[n], "ms") for n in (1, 8)]
         + [row(f"CPU of the launcher, {n} volume{'s' * (n > 1)}", ours[n], "ms") for n in (1, 8)]
         + [row(f"CPU of QEMU's first thread, {n} volume{'s' * (n > 1)}", qemu[n], "ms") for n in (1, 8)],
