@@ -12,5 +12,5 @@ def test_twenty_kills_lose_no_line(short_tmp, initramfs):  # noqa: F811
         times = kill_while_it_writes(pod, 20)
     finally:
         pod.close()
-    # the budget is 100 ms, and tests/bench measures it; this machine may be busy
     print(f"answers again after ms: median {statistics.median(times) * 1000:.0f}, max {max(times) * 1000:.0f}")
+    assert statistics.median(times) < 0.5  # the budget is 100 ms; this machine may be busy

@@ -217,6 +217,7 @@ def test_guest_survives_its_launcher(start):
     # the fourth and the fifth wait 50 and 100 ms: the monitor's back-off from a launcher that crashes again and again
     print("kill -9 of the launcher to its next answer, ms:", [round(t * 1000, 1) for t in times],
           "median:", round(statistics.median(times) * 1000, 1))
+    assert statistics.median(times) < 5  # the budget is 100 ms, and tests/bench measures it; this machine may be busy
     os.kill(pod.monitor, signal.SIGTERM)
     assert pod.process.wait(PATIENCE) == 0
     assert "vmlet guest down" in pod.console.read_text(errors="replace")
