@@ -83,11 +83,11 @@ static void call_abandon(struct qmp_client *c, struct call *call, const struct e
         callback(c, NULL, error, call->userdata);
 }
 
-struct call *qmp_call_find_sent(const struct qmp_client *c, uint64_t id)
+static struct call *find_in(const struct call_list *list, uint64_t id)
 {
     struct call *call;
 
-    TAILQ_FOREACH(call, &c->sent, link)
+    TAILQ_FOREACH(call, list, link)
     if (call->id == id)
         return call;
     return NULL;
@@ -95,15 +95,13 @@ struct call *qmp_call_find_sent(const struct qmp_client *c, uint64_t id)
 
 static struct call *find_live(const struct qmp_client *c, uint64_t id)
 {
-    struct call *call = qmp_call_find_sent(c, id);
+    struct call *call = find_in(&c->sent, id);
 
-    if (!call) {
-        TAILQ_FOREACH(call, &c->queued, link)
-        if (call->id == id)
-            break;
-    }
+    if (!call)
+        call = find_in(&c->queued, id);
     return call && !call->abandoned ? call : NULL;
 }
+
 void qmp_calls_fail(struct qmp_client *c, const struct error *error)
 {
     struct call *call;
@@ -221,7 +219,7 @@ static int copy_string(const char *text, char **ret)
 
 /* Without blanks: QEMU reads its monitor byte by byte (monitor_can_read() in its monitor/monitor.c says 1), which costs
  * it several system calls each. */
-int qmp_call_format(const struct qmp_call *options, uint64_t id, struct call *call)
+int qmp_call_format(const struct qmp_call *options, struct call *call)
 {
     struct strbuf b = {0};
 
@@ -231,20 +229,23 @@ int qmp_call_format(const struct qmp_call *options, uint64_t id, struct call *ca
         strbuf_add_string(&b, ",\"arguments\":");
         qmp_json_write(&b, options->arguments, JSON_TEXT_COMPACT);
     }
+    if (call->has_id)
+        strbuf_printf(&b, ",\"id\":%llu", (unsigned long long)call->id);
     /* not a byte behind one with fds: see may_send() */
-    strbuf_printf(&b, ",\"id\":%llu}%s", (unsigned long long)id, options->n_fds > 0 ? "" : "\n");
+    strbuf_add_string(&b, options->n_fds > 0 ? "}" : "}\n");
     call->length = b.length;
     call->text = strbuf_steal(&b);
     return call->text ? 0 : -ENOMEM;
 }
 
-int qmp_call_new(const struct qmp_call *o, uint64_t id, unsigned factor, struct call **ret)
+int qmp_call_new(const struct qmp_call *o, uint64_t id, bool has_id, unsigned factor, struct call **ret)
 {
     _cleanup_(qmp_call_freep) struct call *call = calloc(1, sizeof(*call));
 
     if (!call)
         return -ENOMEM;
     call->id = id;
+    call->has_id = has_id;
     call->out_of_band = o->out_of_band;
     call->callback = o->callback;
     call->userdata = o->userdata;
@@ -259,7 +260,7 @@ int qmp_call_new(const struct qmp_call *o, uint64_t id, unsigned factor, struct 
     if (copy_string(o->command, &call->command) < 0 || copy_string(o->until_event, &call->until_event) < 0 ||
         copy_string(o->fail_event, &call->fail_event) < 0 || copy_string(o->event_key, &call->event_key[0]) < 0 ||
         copy_string(o->event_value, &call->event_value[0]) < 0 || copy_string(o->event_key2, &call->event_key[1]) < 0 ||
-        copy_string(o->event_value2, &call->event_value[1]) < 0 || qmp_call_format(o, id, call) < 0)
+        copy_string(o->event_value2, &call->event_value[1]) < 0 || qmp_call_format(o, call) < 0)
         return -ENOMEM;
     if (o->n_fds > 0) {
         call->fds = reallocarray(NULL, o->n_fds, sizeof(int));
@@ -307,7 +308,7 @@ static int add_call(struct qmp_client *c, const struct qmp_call *options, uint64
         return -ENOBUFS;
     /* A lone command is written now; one of many waits for the end of this turn of the loop, and goes in a batch. */
     at_once = c->state == QMP_RUNNING && TAILQ_EMPTY(&c->queued) && c->in_flight == 0 && !options->out_of_band;
-    r = qmp_call_new(options, c->last_id + 1, c->timeout_factor, &call);
+    r = qmp_call_new(options, c->last_id + 1, !(options->is_urgent && at_once), c->timeout_factor, &call);
     if (r < 0)
         return r;
     r = at_once ? 0 : qmp_client_schedule(c);

@@ -26,6 +26,7 @@ struct call {
     size_t n_fds;
     uint64_t timeout, deadline; /* deadline: CLOCK_MONOTONIC; UINT64_MAX: none */
     bool out_of_band, answered;
+    bool has_id; /* on the wire; of those that wait for their answer, one at most has none */
     char *until_event, *fail_event, *event_key[2], *event_value[2];
     json_t *event_data; /* the event came before the reply */
     qmp_reply_fn callback;
@@ -77,13 +78,12 @@ static inline bool qmp_call_is_sent(const struct call *call)
 }
 
 /* factor: of the default deadline. The fds are the call's once this has succeeded. */
-int qmp_call_new(const struct qmp_call *options, uint64_t id, unsigned factor, struct call **ret);
+int qmp_call_new(const struct qmp_call *options, uint64_t id, bool has_id, unsigned factor, struct call **ret);
 void qmp_call_free(struct call *call);
 /* Writes the text of the command. */
-int qmp_call_format(const struct qmp_call *options, uint64_t id, struct call *call);
+int qmp_call_format(const struct qmp_call *options, struct call *call);
 void qmp_call_close_fds(struct call *call);
 void qmp_call_enqueue(struct qmp_client *c, struct call *call);
-struct call *qmp_call_find_sent(const struct qmp_client *c, uint64_t id);
 /* Exactly one of result and error; the call is gone afterwards, and perhaps the client's other calls. */
 void qmp_call_end(struct qmp_client *c, struct call *call, json_t *result, const struct error *error);
 void qmp_calls_fail(struct qmp_client *c, const struct error *error);

@@ -20,6 +20,29 @@ static void protocol_error(struct qmp_client *c, const char *what, const json_t 
     qmp_client_disconnect(c, error);
 }
 
+static bool is_answer_to(const struct call *call, const json_t *id)
+{
+    if (!call->has_id || !id)
+        return !call->has_id && !id;
+    return json_is_integer(id) && (uint64_t)json_integer_value(id) == call->id;
+}
+
+/* Whose answer it is; NULL: nobody's, and the client is disconnected. */
+static struct call *find_answered(struct qmp_client *c, json_t *message)
+{
+    json_t *id = json_object_get(message, "id");
+    struct call *call;
+
+    TAILQ_FOREACH(call, &c->sent, link)
+    if (!call->answered && is_answer_to(call, id))
+        return call;
+    protocol_error(c,
+                   json_is_integer(id) ? "an answer with an id that no command waits for"
+                                       : "an answer without the command's id",
+                   message);
+    return NULL;
+}
+
 /* A reply's "error" member as an error of ours. */
 static struct error *read_error(const struct call *call, json_t *json)
 {
@@ -63,20 +86,12 @@ static void fail_by_event(struct qmp_client *c, struct call *call)
 
 static void handle_reply(struct qmp_client *c, json_t *message)
 {
-    json_t *id = json_object_get(message, "id"), *result = json_object_get(message, "return");
-    json_t *failure = json_object_get(message, "error");
+    json_t *result = json_object_get(message, "return"), *failure = json_object_get(message, "error");
     _cleanup_error_ struct error *error = NULL;
-    struct call *call;
+    struct call *call = find_answered(c, message);
 
-    if (!json_is_integer(id)) {
-        protocol_error(c, "an answer without the command's id", message);
+    if (!call)
         return;
-    }
-    call = qmp_call_find_sent(c, (uint64_t)json_integer_value(id));
-    if (!call || call->answered) {
-        protocol_error(c, "an answer with an id that no command waits for", message);
-        return;
-    }
     call->answered = true;
     if (!call->out_of_band)
         c->in_flight--;
@@ -212,7 +227,7 @@ static void handle_greeting(struct qmp_client *c, json_t *message)
         struct qmp_call options = {.command = "qmp_capabilities", .arguments = json_pack("{s:[s]}", "enable", "oob")};
 
         free(TAKE_PTR(handshake->text));
-        if (!options.arguments || qmp_call_format(&options, 1, handshake) < 0) {
+        if (!options.arguments || qmp_call_format(&options, handshake) < 0) {
             struct error *error = NULL;
 
             handshake->text = strdup(""); /* it is still in the queue */

@@ -107,7 +107,7 @@ static int init(struct qmp_client *c)
     if (r >= 0)
         r = sd_event_add_io(c->event, &c->io, c->fd, EPOLLIN, qmp_client_on_io, c);
     if (r >= 0)
-        r = qmp_call_new(&handshake, ++c->last_id, 1, &call);
+        r = qmp_call_new(&handshake, ++c->last_id, true, 1, &call);
     if (r < 0)
         return r;
     qmp_call_enqueue(c, call);

@@ -12,6 +12,8 @@ struct deadline {
 
 /* The first row that matches counts. */
 static const struct deadline qmp_deadlines[] = {
+    {"stop", TIMEOUT_QMP_STORAGE_USEC},         /* drains all requests to disks */
+    {"cont", TIMEOUT_QMP_STORAGE_USEC},         /* re-activates images after a migration */
     {"query-block*", TIMEOUT_QMP_DEFAULT_USEC}, /* takes the locks of disks that may be stuck */
     {"query-named-block-nodes", TIMEOUT_QMP_DEFAULT_USEC},
     {"query-stats*", TIMEOUT_QMP_DEFAULT_USEC},
@@ -22,8 +24,6 @@ static const struct deadline qmp_deadlines[] = {
     {"device-list-properties", TIMEOUT_QMP_QUICK_USEC},
     {"qmp_capabilities", TIMEOUT_QMP_GREETING_USEC},
     {"quit", TIMEOUT_QMP_DEFAULT_USEC},
-    {"stop", TIMEOUT_QMP_STORAGE_USEC}, /* drains all requests to disks */
-    {"cont", TIMEOUT_QMP_STORAGE_USEC}, /* re-activates images after a migration */
     {"block*", TIMEOUT_QMP_STORAGE_USEC},
     {"drive-*", TIMEOUT_QMP_STORAGE_USEC},
     {"nbd-server-*", TIMEOUT_QMP_STORAGE_USEC},

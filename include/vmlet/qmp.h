@@ -117,6 +117,7 @@ struct qmp_call {
     size_t n_fds;
     uint64_t timeout_usec; /* 0: the table's default for the command; UINT64_MAX: none */
     bool out_of_band;      /* exec-oob; -EOPNOTSUPP to the callback if it was not enabled, or not offered */
+    bool is_urgent;        /* goes without an "id" if no other command is under way: QEMU reads byte by byte */
     /* The command is complete only when this event has come, with data[event_key] equal to event_value:
      * device_del ends at DEVICE_DELETED with device == id. The result is then the event's data. */
     const char *until_event, *event_key, *event_value;

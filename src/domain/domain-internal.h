@@ -53,7 +53,9 @@ struct domain {
 
     struct lifecycle lifecycle;
     uint64_t since_wall;         /* of the present state */
-    sd_event_source *save_timer; /* see domain_state_changed_soon() */
+    sd_event_source *save_timer; /* writes the state file behind a pause that was asked for */
+    unsigned n_stops;            /* `stop`s that wait for QEMU's answer */
+    bool pause_untold;           /* the guest is paused, and the events do not say so yet */
     bool state_failing;          /* the last write of the state file failed, and that was said */
     struct event_log *events;
 
@@ -152,9 +154,6 @@ int domain_watch(struct domain *d, domain_ended_fn ended, void *userdata, struct
 /* Lets a guest that has never run begin, unless it is to start paused. */
 int domain_first_cont(struct domain *d);
 void domain_state_changed(struct domain *d);
-/* The same, but the state file is written when who asked for it has been answered and has had the CPU. For what a next
- * launcher learns from QEMU, too. */
-void domain_state_changed_soon(struct domain *d);
 void domain_fail(struct domain *d, struct error *error); /* takes the error; the first one counts */
 /* adopt.c: a QEMU whose monitor was lost, and that lives, is connected to again. */
 void domain_monitor_lost(struct domain *d);

@@ -157,6 +157,7 @@ void domain_free(struct domain *d)
 
 static void tell_state(struct domain *d)
 {
+    d->pause_untold = false;
     d->since_wall = realtime_usec();
     guest_info_hold(d->guest_info, d->lifecycle.state != DOMAIN_RUNNING);
     event_log_add(d->events, "Domain", domain_state_name(d->lifecycle.state),
@@ -184,13 +185,6 @@ static int on_save(sd_event_source *source, uint64_t at, void *userdata)
     save_if_alive(userdata);
     CRASH_POINT("pause-saved");
     return 0;
-}
-
-void domain_state_changed_soon(struct domain *d)
-{
-    tell_state(d);
-    if (event_arm_timer(d->event, &d->save_timer, STATE_SAVE_USEC, on_save, d) < 0)
-        save_if_alive(d);
 }
 
 char *domain_read_log_end(const char *path)
@@ -493,7 +487,7 @@ static void on_action_done(struct qmp_client *client, json_t *result, const stru
     free(a);
 }
 
-static int act(struct domain *d, const char *command, domain_done_fn done, void *userdata)
+static int act(struct domain *d, const char *command, qmp_reply_fn answered, domain_done_fn done, void *userdata)
 {
     struct action *a;
     int r;
@@ -504,10 +498,26 @@ static int act(struct domain *d, const char *command, domain_done_fn done, void 
     if (!a)
         return -ENOMEM;
     *a = (struct action){d, done, userdata};
-    r = qmp_client_invoke(d->qmp, command, NULL, on_action_done, a);
+    r = qmp_client_call(
+        d->qmp, &(struct qmp_call){.command = command, .is_urgent = true, .callback = answered, .userdata = a}, NULL);
     if (r < 0)
         free(a);
     return r;
+}
+
+/* Who asked is answered first; the events follow, and the state file when it has had the CPU: a next launcher learns of
+ * a pause from QEMU, too. */
+static void on_stop_answered(struct qmp_client *client, json_t *result, const struct error *error, void *userdata)
+{
+    struct domain *d = ((struct action *)userdata)->domain;
+
+    on_action_done(client, result, error, userdata);
+    d->n_stops--;
+    if (!d->pause_untold)
+        return;
+    tell_state(d);
+    if (event_arm_timer(d->event, &d->save_timer, STATE_SAVE_USEC, on_save, d) < 0)
+        save_if_alive(d);
 }
 
 int domain_pause(struct domain *d, domain_done_fn done, void *userdata)
@@ -525,22 +535,24 @@ int domain_pause(struct domain *d, domain_done_fn done, void *userdata)
         d->lifecycle.pausing_by_user = true;
     }
     CRASH_POINT("pause-asked");
-    r = act(d, "stop", done, userdata);
+    r = act(d, "stop", on_stop_answered, done, userdata);
     if (r < 0)
         d->lifecycle.pausing_by_user = false;
+    else
+        d->n_stops++;
     return r;
 }
 
 int domain_unpause(struct domain *d, domain_done_fn done, void *userdata)
 {
     CRASH_POINT("unpause-asked");
-    return act(d, "cont", done, userdata);
+    return act(d, "cont", on_action_done, done, userdata);
 }
 
 int domain_reset(struct domain *d, domain_done_fn done, void *userdata)
 {
     CRASH_POINT("reset-asked");
-    return act(d, "system_reset", done, userdata);
+    return act(d, "system_reset", on_action_done, done, userdata);
 }
 
 /* ---- views ------------------------------------------------------------------------------------------------------ */

@@ -20,8 +20,8 @@ static void on_stop(struct domain *d, json_t *data)
     bool asked = d->lifecycle.pausing_by_user, changed = lifecycle_stopped(&d->lifecycle);
 
     CRASH_POINT("pause-stopped");
-    if (changed && asked)
-        domain_state_changed_soon(d);
+    if (changed && asked && d->n_stops > 0)
+        d->pause_untold = true; /* until QEMU's answer to `stop`, just behind, has gone to who asked */
     else if (changed)
         domain_state_changed(d);
     domain_io_error_stopped(d);

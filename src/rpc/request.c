@@ -229,7 +229,16 @@ static const char *param_name_at(size_t i, const void *userdata)
     return params[i].name;
 }
 
-static int check_unknown_params(const struct rpc_method *method, json_t *params, json_t *data, struct error **ret_error)
+/* What the data of an error's answer tell beside it. */
+static void tell(json_t **data, const char *member, const char *prefix, const char *text)
+{
+    if (!*data)
+        *data = json_object();
+    json_object_set_new(*data, member, json_sprintf("%s%.64s", prefix, text));
+}
+
+static int check_unknown_params(const struct rpc_method *method, json_t *params, json_t **data,
+                                struct error **ret_error)
 {
     const char *key;
     json_t *value;
@@ -247,17 +256,17 @@ static int check_unknown_params(const struct rpc_method *method, json_t *params,
         r = error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL, "%s has no parameter \"%.64s\"%s%s%s", method->name, key,
                       nearest < 0 ? (n == 0 ? " (it takes none)" : "") : " (did you mean \"",
                       nearest < 0 ? "" : known[nearest].name, nearest < 0 ? "" : "\"?)");
-        json_object_set_new(data, "path", json_sprintf("params.%.64s", key));
+        tell(data, "path", "params.", key);
         return r;
     }
     return 0;
 }
 
 /* `data` gets the path of what is wrong. */
-static int check_params(const struct rpc_method *method, json_t *params, json_t *data, struct error **ret_error)
+static int check_params(const struct rpc_method *method, json_t *params, json_t **data, struct error **ret_error)
 {
     if (!json_is_object(params)) {
-        json_object_set_new(data, "path", json_string("params"));
+        tell(data, "path", "params", "");
         return error_set(ret_error, ERROR_BAD_ARGUMENT, EINVAL,
                          "the params of %s must be an object (parameters are given by name)", method->name);
     }
@@ -274,14 +283,14 @@ static int check_params(const struct rpc_method *method, json_t *params, json_t 
                           rpc_type_name(p->type),
                           json_text_big_number(value) ? "integer" : rpc_type_name(json_typeof(value)));
         if (r < 0) {
-            json_object_set_new(data, "path", json_sprintf("params.%s", p->name));
+            tell(data, "path", "params.", p->name);
             return r;
         }
     }
     return check_unknown_params(method, params, data, ret_error);
 }
 
-static int check_state(const struct rpc_server *server, const struct rpc_method *method, json_t *data,
+static int check_state(const struct rpc_server *server, const struct rpc_method *method, json_t **data,
                        struct error **ret_error)
 {
     _cleanup_(strbuf_done) struct strbuf allowed = {0};
@@ -294,7 +303,7 @@ static int check_state(const struct rpc_server *server, const struct rpc_method 
         if ((method->states & (UINT32_C(1) << i)) && rpc_server_state_name(server, i))
             strbuf_printf(&allowed, "%s%s", allowed.length > 0 ? ", " : "", rpc_server_state_name(server, i));
     if (name)
-        json_object_set_new(data, "state", json_string(name));
+        tell(data, "state", "", name);
     return error_set(ret_error, ERROR_WRONG_STATE, EBUSY, "%s is not allowed in the state %s (allowed in: %s)",
                      method->name, name ? name : "of the VM", strbuf_text(&allowed));
 }
@@ -315,7 +324,7 @@ static int call_new(struct rpc_connection *connection, const struct request *req
 }
 
 /* Finds the method and checks everything that is not the handler's. */
-static int check_call(struct rpc_connection *connection, const struct request *request, json_t *params, json_t *data,
+static int check_call(struct rpc_connection *connection, const struct request *request, json_t *params, json_t **data,
                       const struct rpc_method **ret_method, int *ret_number, struct error **ret_error)
 {
     const struct rpc_server *server = connection->server;
@@ -350,12 +359,12 @@ static void dispatch(struct rpc_connection *connection, const struct request *re
 {
     _cleanup_error_ struct error *error = NULL;
     json_t *params = request->params ? json_incref(request->params) : json_object();
-    json_t *data = json_object();
+    json_t *data = NULL; /* made for an error only */
     const struct rpc_method *method = NULL;
     struct rpc_call *call = NULL;
     int number = RPC_SERVER_ERROR, r;
 
-    r = check_call(connection, request, params, data, &method, &number, &error);
+    r = check_call(connection, request, params, &data, &method, &number, &error);
     if (r == 0 && call_new(connection, request, method, &call) < 0)
         r = error_oom(&error);
     if (r == 0)

@@ -252,6 +252,58 @@ static void test_cancel(void **state)
     assert_int_equal(qmp_client_cancel(c, id), -ENOENT);
 }
 
+/* 0: it has none. */
+static long long expect_id(struct peer *p, const char *command, bool has_id)
+{
+    json_t *json = peer_receive(p), *id = json_object_get(json, "id");
+    long long number = json_integer_value(id);
+
+    assert_string_equal(json_string_value(json_object_get(json, "execute")), command);
+    assert_true(has_id == (id != NULL));
+    json_decref(json);
+    return number;
+}
+
+/* An urgent command goes without an id, unless another one waits for its answer: alone, behind one without, behind one
+ * with, and behind one that nobody waits for any more. */
+static void test_urgent(void **state)
+{
+    _cleanup_peer_ struct peer p;
+    _cleanup_client_ struct qmp_client *c = peer_connect(&p, GREETING);
+    _cleanup_answer_ struct answer a = {0}, b = {0}, d = {0}, e = {0};
+    struct qmp_call call = {.command = "stop", .is_urgent = true, .callback = on_reply, .userdata = &a};
+    long long second, third;
+    uint64_t id;
+
+    qmp_client_call(c, &call, &id);
+    expect_id(&p, "stop", false);
+    call.userdata = &b;
+    qmp_client_call(c, &call, NULL);
+    second = expect_id(&p, "stop", true);
+    qmp_client_invoke(c, "query-status", NULL, on_reply, &d);
+    third = expect_id(&p, "query-status", true);
+    peer_printf(&p, "{\"return\": 3, \"id\": %lld}{\"return\": 1}{\"return\": 2, \"id\": %lld}", third, second);
+    assert_int_equal(json_integer_value(a.result), 1);
+    assert_int_equal(json_integer_value(b.result), 2);
+    assert_int_equal(json_integer_value(d.result), 3);
+
+    call.userdata = &e;
+    qmp_client_call(c, &call, &id);
+    expect_id(&p, "stop", false);
+    assert_return_code(qmp_client_cancel(c, id), 0);
+    assert_int_equal(error_get_code(e.error), ERROR_CANCELLED);
+    qmp_client_call(c, &(struct qmp_call){.command = "cont", .is_urgent = true}, NULL);
+    second = expect_id(&p, "cont", true);
+    peer_printf(&p, "{\"return\": {}}{\"return\": {}, \"id\": %lld}", second);
+    qmp_client_call(c, &(struct qmp_call){.command = "cont", .is_urgent = true}, NULL);
+    expect_id(&p, "cont", false);
+    peer_send(&p, "{\"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}}");
+    assert_int_equal(e.count, 1);
+    assert_int_equal(qmp_client_get_state(c), QMP_RUNNING);
+    peer_send(&p, "{\"return\": {}}"); /* one more than commands */
+    assert_int_equal(qmp_client_get_state(c), QMP_DISCONNECTED);
+}
+
 /* device_del and its event: event behind the reply, before it, of another device, and the one that says no. */
 static void test_until_event(void **state)
 {
@@ -701,6 +753,7 @@ int main(void)
         cmocka_unit_test(test_deadline),
         cmocka_unit_test(test_handshake_deadline),
         cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_urgent),
         cmocka_unit_test(test_until_event),
         cmocka_unit_test(test_out_of_band),
         cmocka_unit_test(test_fds),
