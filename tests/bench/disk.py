@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """fio in a guest: a disk as vmlet opens it by default, beside one with the best options written by hand and one with
-libvirt's defaults. One guest with a disk of each kind, on equal files of one file system, since two guests of one command
-line differ by up to a tenth between runs. The disks take short turns, forth and back, since a shared machine's speed drifts
+libvirt's defaults. One guest with a disk of each kind, since two guests of one command
+line differ by up to a tenth between runs, and on one file, since two files of a file system do, too. The disks take short turns, forth and back, since a shared machine's speed drifts
 by a third within seconds; what counts is the geometric mean of the ratios of neighbouring turns.
 
-The best by hand is the best over all jobs, since a command line has one. Ours and libvirt's options are those of the command lines that the two have made, read from their processes. A turn that
-writes ends with a flush, in its time; a turn that reads meets a part of the file that is not in the page cache."""
+The best by hand is the best over all jobs, since a command line has one. Ours and libvirt's options are those of the
+command lines that the two have made, read from their processes. A turn that writes ends with a flush, in its time; a turn
+that reads meets a part of the file that is not in the page cache."""
 import base64
 import json
 import os
@@ -128,7 +129,8 @@ class Agent:
 
 
 class Guest:
-    """A QEMU with all the disks, each below a port of its own."""
+    """A QEMU with all the disks, each below a port of its own. Those that go past the page cache have one file: of two files, one
+    lies better than the other."""
 
     def __init__(self, work, disks):
         boot, path = image_with(work, "fio"), work / "agent.sock"
@@ -142,7 +144,8 @@ class Guest:
             if "iothread" in device:
                 argv += ["-object", f"iothread,id={device['iothread']}"]
             for node in nodes:
-                argv += ["-blockdev", json.dumps(node)]
+                shared = {"locking": "off"} if node["driver"] == "file" else {}
+                argv += ["-blockdev", json.dumps({**node, **shared})]
             argv += ["-device", json.dumps({**device, "bus": f"disk{number}"})]
         self.names, self.process = list(disks), subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL)
         try:
@@ -185,7 +188,10 @@ def measure_job(vm, paths, job, names, rounds):
         for path in paths:
             with open(path, "rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        order = [*names, *reversed(names)] * min(batch, rounds - start)
+        order = []
+        for number in range(min(batch, rounds - start)):  # each disk comes behind each other one
+            turned = names[number % len(names):] + names[:number % len(names)]
+            order += [*turned, *reversed(turned)]
         for name, value in zip(order, vm.turns(job, order)):
             found[name].append(value)
     return found
@@ -222,25 +228,25 @@ def measure(options):
     vm = None
     try:
         kind = subprocess.run(["stat", "-f", "-c", "%T", work], check=True, capture_output=True, text=True).stdout.strip()
-        result["what"] = f"fio in one emulated guest, {2 * rounds} turns of each disk, preallocated files on {kind}"
+        result["what"] = f"fio in one emulated guest, {2 * rounds} turns of each disk, preallocated file on {kind}"
         if missing:
             result["notes"].append(f"not measured: missing {missing}")
             return result
         work.chmod(0o755)
-        paths = {name: work / f"{number}.img" for number, name in enumerate(["vmlet", "libvirt", *BY_HAND])}
+        image, cached = paths = work / "disk.img", work / "libvirt.img"
         content = os.urandom(REGION)
-        for path in paths.values():
+        for path in paths:
             with open(path, "wb") as file:
                 for _ in range(REGIONS):
                     file.write(content)
                 os.fsync(file.fileno())
-        disks = {"vmlet": ours(work, paths["vmlet"]), "libvirt": libvirt(work, paths["libvirt"])}
-        disks.update({name: by_hand(name, paths[name]) for name in BY_HAND})
+        disks = {"vmlet": ours(work, image), "libvirt": libvirt(work, cached)}
+        disks.update({name: by_hand(name, image) for name in BY_HAND})
         vm = Guest(work, disks)
         tried = {}
         for job in JOBS:
             print(f"disk: {job}, by hand", file=sys.stderr)
-            for name, values in measure_job(vm, paths.values(), job, list(BY_HAND), min(TRIAL, rounds)).items():
+            for name, values in measure_job(vm, paths, job, list(BY_HAND), min(TRIAL, rounds)).items():
                 tried.setdefault(name, []).extend(values)
         means = {name: statistics.geometric_mean(values) for name, values in tried.items()}
         best = max(means, key=means.get)  # a command line has one of them
@@ -249,7 +255,7 @@ def measure(options):
         found = {}
         for job in JOBS:
             print(f"disk: {job}", file=sys.stderr)
-            found[job] = measure_job(vm, paths.values(), job, ["vmlet", best, "libvirt"], rounds)
+            found[job] = measure_job(vm, paths, job, ["vmlet", best, "libvirt"], rounds)
         judge(result, found, best)
     finally:
         if vm:

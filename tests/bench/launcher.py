@@ -237,7 +237,7 @@ def measure(options):
             row("monitor and launcher: private dirty", [used["Private_Dirty"]], "MiB"),
             row("monitor and launcher: private clean", [used["Private_Clean"]], "MiB"),
         ],
-        "notes": [f"Pause beside raw stop: {told(pause_ratios)}; its floor, stop through a relay that only passes bytes on: "
+        "notes": [f"Pause beside raw stop: {told(pause_ratios)}; its floor, stop through a relay that only passes answers on: "
                   f"{told(relay_ratios)}",
                   "QMP commands are not counted: strace is missing" if names is None else f"QMP commands of a start: {', '.join(names)}"],
         "budgets": [

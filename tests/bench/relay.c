@@ -2,7 +2,8 @@
 /*
  * The least that can stand between a client and QEMU's monitor: it listens on one socket, connects to the other for its
  * one client, and passes on what comes from either. What a call takes more through it than without it, no launcher can
- * save.
+ * save. Without the events, as a launcher's client has only asked for an answer: an event would wake the client before
+ * its answer comes.
  *
  *   relay LISTEN CONNECT
  */
@@ -24,13 +25,34 @@ static int open_socket(const char *path, struct sockaddr_un *address)
     return fd;
 }
 
+/* Takes the lines with events out of the text; QEMU writes whole lines. What is left. */
+static size_t drop_events(char *data, size_t n)
+{
+    size_t kept = 0;
+
+    for (size_t at = 0, length; at < n; at += length) {
+        const char *end = memchr(data + at, '\n', n - at);
+
+        length = end ? (size_t)(end + 1 - (data + at)) : n - at;
+        if (memmem(data + at, length, "\"event\": ", 9))
+            continue;
+        memmove(data + kept, data + at, length);
+        kept += length;
+    }
+    return kept;
+}
+
 /* False at the end of either side. */
 static int pass(int from, int to)
 {
     char data[65536];
     ssize_t n = read(from, data, sizeof(data));
+    size_t kept;
 
-    return n > 0 && write(to, data, (size_t)n) == n;
+    if (n <= 0)
+        return 0;
+    kept = drop_events(data, (size_t)n);
+    return kept == 0 || write(to, data, kept) == (ssize_t)kept;
 }
 
 int main(int argc, char **argv)
