@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -66,6 +67,7 @@ def command_line(results, options):
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was begun is taken away, as at an end
     names = sorted(p.stem for p in HERE.glob("*.py") if not p.stem.startswith("test_") and p.stem not in ("run", "bench_common", "peers", "report"))
     parser = argparse.ArgumentParser(prog="dev bench", description="Measure vmlet beside its peers, in one run.")
     parser.add_argument("name", nargs="*", help="which: " + " ".join(names))
