@@ -10,7 +10,7 @@ struct deadline {
     uint64_t usec;
 };
 
-/* The first row that matches counts. */
+/* The first row that matches counts. Urgent commands come first: each row before costs them a fnmatch(). */
 static const struct deadline qmp_deadlines[] = {
     {"stop", TIMEOUT_QMP_STORAGE_USEC},         /* drains all requests to disks */
     {"cont", TIMEOUT_QMP_STORAGE_USEC},         /* re-activates images after a migration */

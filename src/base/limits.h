@@ -66,7 +66,7 @@
 #define KILL_WAIT_MSEC           2000                /* for the end of a process after SIGKILL */
 #define TIMEOUT_QEMU_PROBE_USEC  (20 * USEC_PER_SEC) /* a throw-away QEMU without a machine, asked what it can do */
 #define QMP_RECONNECT_USEC       (1 * USEC_PER_SEC)  /* after the monitor of a running VM was lost */
-#define STATE_SAVE_USEC          (2 * USEC_PER_MSEC) /* after the STOP of a Pause */
+#define STATE_SAVE_USEC          (2 * USEC_PER_MSEC) /* after the answer to a Pause */
 #define QMP_BACKLOG              64                  /* launchers that were killed while QEMU accepted nobody */
 #define QEMU_LISTENERS_MAX       8                   /* sockets that one QEMU is given to listen on */
 #define TIMEOUT_ORPHAN_USEC      (10 * USEC_PER_SEC) /* for a QEMU that nobody can take over to quit */

@@ -40,11 +40,7 @@ static unsigned get_state(void *userdata)
 
 json_t *control_success(void)
 {
-    json_t *success = json_object();
-
-    json_object_set_new(success, "success", json_true());
-    json_object_set_new(success, "message", json_string(""));
-    return success;
+    return json_pack("{s:b, s:s}", "success", 1, "message", "");
 }
 
 void control_fail(struct rpc_call *call, enum error_code code, int err, const char *text)

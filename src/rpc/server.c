@@ -163,10 +163,9 @@ int rpc_connection_send(struct rpc_connection *connection, const json_t *message
 
 json_t *rpc_message_new(json_t *id)
 {
-    json_t *message = json_object();
+    json_t *message = json_pack("{s:s}", "jsonrpc", "2.0");
 
-    json_object_set_new(message, "jsonrpc", json_string("2.0"));
-    if (id)
+    if (message && id)
         json_object_set(message, "id", id);
     return message;
 }

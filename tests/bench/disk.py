@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """fio in a guest: a disk as vmlet opens it by default, beside one with the best options written by hand and one with
-libvirt's defaults. One guest with a disk of each kind, since two guests of one command
-line differ by up to a tenth between runs, and on one file, since two files of a file system do, too. The disks take short turns, forth and back, since a shared machine's speed drifts
-by a third within seconds; what counts is the geometric mean of the ratios of neighbouring turns.
+libvirt's defaults. One guest with a disk of each kind, since two guests of one command line differ by up to a tenth between
+runs, and on one file but for libvirt's, since two files of a file system do, too. The disks take short turns, forth and
+back, since a shared machine's speed drifts by a third within seconds; what counts is the geometric mean of the ratios of
+neighbouring turns.
 
 The best by hand is the best over all jobs, since a command line has one. Ours and libvirt's options are those of the
 command lines that the two have made, read from their processes. A turn that writes ends with a flush, in its time; a turn

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench_common import RELAY, monotonic_usec, row
+from bench_common import RELAY, compare, monotonic_usec, row
 from peers import Launcher, manifest, poll
 from pods import activity, memory
 
@@ -202,14 +202,10 @@ def at_rest(work):
     return used, processes, threads, (cpu2 - cpu) / IDLE_SECONDS, (switches2 - switches) / IDLE_SECONDS, killed
 
 
-def ratios(batches, ours, raw):
-    """Of the batches' medians."""
-    return [statistics.median(b[ours]) / statistics.median(b[raw]) for b in batches]
-
-
-def told(values):
-    """The median, and how far it is uncertain (95 %, as of the mean)."""
-    return f"{statistics.median(values):.2f} ± {1.96 * statistics.stdev(values) / len(values) ** 0.5:.2f}"
+def ratio(batches, ours, raw):
+    """The median of the ratios of the batches' medians, and the half of the 95 % interval of their mean."""
+    mine, theirs = ([statistics.median(b[i]) for b in batches] for i in (ours, raw))
+    return statistics.median(a / b for a, b in zip(mine, theirs)), compare(mine, theirs)[1]
 
 
 def measure(options):
@@ -226,7 +222,7 @@ def measure(options):
     private = used["Private_Clean"] + used["Private_Dirty"]
     median = statistics.median
     pauses, gets, raws, queries, relayed = ([value for batch in batches for value in batch[i]] for i in range(5))
-    pause_ratios, get_ratios, relay_ratios = ratios(batches, 0, 2), ratios(batches, 1, 3), ratios(batches, 4, 2)
+    (pause, pause_error), (get, _), (relay, relay_error) = ratio(batches, 0, 2), ratio(batches, 1, 3), ratio(batches, 4, 2)
     return {
         "name": "launcher", "what": f"budgets of the launcher; at rest after {SETTLE_SECONDS} s, over {IDLE_SECONDS} s",
         "rows": [
@@ -237,13 +233,13 @@ def measure(options):
             row("monitor and launcher: private dirty", [used["Private_Dirty"]], "MiB"),
             row("monitor and launcher: private clean", [used["Private_Clean"]], "MiB"),
         ],
-        "notes": [f"Pause beside raw stop: {told(pause_ratios)}; its floor, stop through a relay that only passes answers on: "
-                  f"{told(relay_ratios)}",
+        "notes": [f"Pause beside raw stop: {pause:.2f} ± {pause_error:.2f}; its floor, stop through a relay that only passes answers on: "
+                  f"{relay:.2f} ± {relay_error:.2f}",
                   "QMP commands are not counted: strace is missing" if names is None else f"QMP commands of a start: {', '.join(names)}"],
         "budgets": [
             {"name": "exec to socket ready, ms, median", "value": median(readies), "limit": READY_LIMIT_MS},
-            {"name": "Pause beside raw stop, ratio", "value": median(pause_ratios), "limit": PAUSE_LIMIT},
-            {"name": "GetDomain beside raw query-status, ratio", "value": median(get_ratios), "limit": GET_LIMIT},
+            {"name": "Pause beside raw stop, ratio", "value": pause, "limit": PAUSE_LIMIT},
+            {"name": "GetDomain beside raw query-status, ratio", "value": get, "limit": GET_LIMIT},
             *([] if names is None else
               [{"name": "QMP commands until the guest runs", "value": len(names) or 1e9, "limit": COMMANDS_LIMIT}]),
             {"name": "private memory, both processes, MiB", "value": private, "limit": PRIVATE_LIMIT_MIB},
