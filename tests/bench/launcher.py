@@ -51,13 +51,18 @@ class Line:
             return False
         return True
 
-    def ask(self, request):
-        """Microseconds."""
-        start = monotonic_usec()
+    def exchange(self, request):
+        """The line of the answer."""
         self.socket.sendall(request)
         line = self.file.readline()
         while b'"event"' in line:
             line = self.file.readline()
+        return line
+
+    def ask(self, request):
+        """Microseconds."""
+        start = monotonic_usec()
+        line = self.exchange(request)
         took = monotonic_usec() - start
         answer = json.loads(line)
         assert "return" in answer or "result" in answer, answer
@@ -89,34 +94,17 @@ def ready(work, rounds):
     return took[1:]  # the first one reads the programs from the disk
 
 
-class Agent:
-    """The guest agent's end of the channel, for what the launcher asks of it behind each `cont`."""
-
-    def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(60)
-        self.socket.connect(str(path))
-        self.file = self.socket.makefile("rb")
-
-    def set_time(self):
-        self.socket.sendall(b'{"execute": "guest-set-time"}\n')
-        assert self.file.readline(), "the agent's channel was closed"  # its image may have no hwclock: an error will do
-
-    def close(self):
-        self.file.close()
-        self.socket.close()
-
-
-def stops(line, stop, go, behind=None):
-    """What follows a change of state, in the launcher and in the guest, is no part of the next call's time."""
+def stops(line, stop, go, agent=None):
+    """What follows a change of state, in the launcher and in the guest, is no part of the next call's time. With an agent's line,
+    the guest's clock is set behind each `go`."""
     found = []
     for _ in range(CALLS):
         time.sleep(REST_SECONDS)
         found.append(line.ask(stop))
         time.sleep(REST_SECONDS)
         line.ask(go)
-        if behind:
-            behind()
+        if agent:  # an error will do: the small guest has no hwclock
+            assert agent.exchange(qmp("guest-set-time")), "the agent's channel was closed"
     return found
 
 
@@ -136,18 +124,18 @@ def batch_of_raw(pod):
     """µs of QMP's stop and query-status, and of stop through a relay."""
     path = pod.work / "relay"
     path.unlink(missing_ok=True)
-    agent = Agent(pod.dir / "agent.sock")
+    agent = Line(pod.dir / "agent.sock")
     relay = subprocess.Popen([RELAY, path, pod.dir / "qmp.sock"])
     try:
         line = Line(path, monitor=True)
-        relayed = stops(line, qmp("stop"), qmp("cont"), agent.set_time)
+        relayed = stops(line, qmp("stop"), qmp("cont"), agent)
         line.close()
         relay.wait(10)
     finally:
         relay.kill()
         relay.wait()
     line = Line(pod.dir / "qmp.sock", monitor=True)
-    direct = stops(line, qmp("stop"), qmp("cont"), agent.set_time)
+    direct = stops(line, qmp("stop"), qmp("cont"), agent)
     queries = [line.ask(qmp("query-status")) for _ in range(READS)]
     line.close()
     agent.close()
