@@ -15,6 +15,7 @@ with a file `suite.ini` can say more:
     timeout = 600     ; seconds for one test (default 180)
     whole = 7200      ; seconds for all of them together (default 1800)
     report = NAME     ; a file that its tests write into build/test-logs, printed at the end
+    packages = guest  ; groups of Debian packages that it needs besides those of ./dev test: ./dev deps installs them
 
 With VMLET_MUST_WORK=1 a skip is a failure, unless tests/skips.txt allows it for a reason that holds on this machine.
 """
@@ -194,6 +195,7 @@ def settings(name):
         "timeout": int(section.get("timeout", "180")),
         "whole": int(section.get("whole", SUITE_SECONDS)),
         "report": section.get("report"),
+        "packages": section.get("packages", "").split(),
     }
 
 
@@ -203,6 +205,10 @@ def run_pytest(name, verbose, only):
     LOGS.mkdir(parents=True, exist_ok=True)
     log, report = LOGS / f"{name}.log", LOGS / f"{name}.xml"
     report.unlink(missing_ok=True)
+    if chosen["packages"] and run(["./dev", "deps", *chosen["packages"]], log) != 0:
+        print(tail(log))
+        outcome.failed.append(f"{name}: ./dev deps {' '.join(chosen['packages'])}")
+        return outcome
     # The folders that hold tests, not their parent: pytest takes options from the conftest.py of what it is given.
     folders = sorted({str(p.parent.relative_to(TOP)) for p in (TOP / "tests" / name).glob("**/test_*.py")})
     if chosen["part"] and os.environ.get("VMLET_CI") == "1":
