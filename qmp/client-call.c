@@ -240,16 +240,18 @@ int qmp_call_format(const struct qmp_call *options, struct call *call)
 
 int qmp_call_new(const struct qmp_call *o, uint64_t id, bool has_id, unsigned factor, struct call **ret)
 {
-    _cleanup_(qmp_call_freep) struct call *call = calloc(1, sizeof(*call));
+    _cleanup_(qmp_call_freep) struct call *call = malloc(sizeof(*call));
 
     if (!call)
         return -ENOMEM;
-    call->id = id;
-    call->has_id = has_id;
-    call->out_of_band = o->out_of_band;
-    call->callback = o->callback;
-    call->userdata = o->userdata;
-    call->timeout = o->timeout_usec;
+    *call = (struct call){
+        .id = id,
+        .has_id = has_id,
+        .out_of_band = o->out_of_band,
+        .callback = o->callback,
+        .userdata = o->userdata,
+        .timeout = o->timeout_usec,
+    };
     if (call->timeout == 0) {
         call->timeout = qmp_default_timeout(o->command);
         if (call->timeout < UINT64_MAX / factor)

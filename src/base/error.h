@@ -64,18 +64,18 @@ struct error;
  * Makes an error. `err` is an errno, positive or negative; 0 counts as EIO. Returns -|err|, also when ret_error is NULL
  * or memory is out (a static error stands in then). An error already in *ret_error is replaced.
  */
-int error_set(struct error **ret_error, enum error_code code, int err, const char *format, ...) _printf_(4, 5);
+int error_set(struct error **ret_error, enum error_code code, int err, const char *format, ...) _printf_(4, 5) _cold_;
 int error_set_va(struct error **ret_error, enum error_code code, int err, const char *format, va_list ap)
-    _printf_(4, 0);
+    _printf_(4, 0) _cold_;
 
 /* As error_set(…, ERROR_SYSTEM, …), with ": <strerror>" behind the text. */
-int error_errno(struct error **ret_error, int err, const char *format, ...) _printf_(3, 4);
+int error_errno(struct error **ret_error, int err, const char *format, ...) _printf_(3, 4) _cold_;
 
 /* -ENOMEM, and an error that says so. */
-int error_oom(struct error **ret_error);
+int error_oom(struct error **ret_error) _cold_;
 
 /* Puts "<text>: " in front of the message. Returns `r` unchanged. Does nothing when *error is NULL. */
-int error_wrap(struct error **error, int r, const char *format, ...) _printf_(3, 4);
+int error_wrap(struct error **error, int r, const char *format, ...) _printf_(3, 4) _cold_;
 
 /* The class of a QMP error ("GenericError", "DeviceNotFound"…); set by qmp/. */
 void error_set_qmp_class(struct error *error, const char *qmp_class);

@@ -23,7 +23,7 @@ enum log_level log_get_level(void);
 bool log_is_json(void);
 
 void log_message(enum log_level level, const char *file, int line, const struct error *error, const char *format, ...)
-    _printf_(5, 6);
+    _printf_(5, 6) _cold_;
 
 #define log_debug(...)                                                                                                 \
     do {                                                                                                               \

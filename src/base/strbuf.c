@@ -60,6 +60,21 @@ void strbuf_add_string(struct strbuf *buffer, const char *text)
     strbuf_add(buffer, text, strlen(text));
 }
 
+/* Most of the numbers that are written are a few digits in JSON: printf() would touch some sixty cache lines for them. */
+void strbuf_add_integer(struct strbuf *buffer, int64_t value)
+{
+    uint64_t left = value < 0 ? -(uint64_t)value : (uint64_t)value;
+    char digits[20], *p = digits + sizeof(digits);
+
+    do {
+        *--p = (char)('0' + left % 10);
+        left /= 10;
+    } while (left > 0);
+    if (value < 0)
+        *--p = '-';
+    strbuf_add(buffer, p, (size_t)(digits + sizeof(digits) - p));
+}
+
 void strbuf_vprintf(struct strbuf *buffer, const char *format, va_list ap)
 {
     va_list again;

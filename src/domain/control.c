@@ -40,7 +40,11 @@ static unsigned get_state(void *userdata)
 
 json_t *control_success(void)
 {
-    return json_pack("{s:b, s:s}", "success", 1, "message", "");
+    json_t *result = json_object();
+
+    json_object_set_new_nocheck(result, "success", json_true());
+    json_object_set_new_nocheck(result, "message", json_string_nocheck(""));
+    return result;
 }
 
 void control_fail(struct rpc_call *call, enum error_code code, int err, const char *text)

@@ -324,7 +324,7 @@ static void write_value(const struct writer *w, const json_t *json, unsigned lev
         write_string(w->buffer, json_string_value(json), json_string_length(json));
         break;
     case JSON_INTEGER:
-        strbuf_printf(w->buffer, "%" JSON_INTEGER_FORMAT, json_integer_value(json));
+        strbuf_add_integer(w->buffer, json_integer_value(json));
         break;
     case JSON_REAL:
         write_real(w->buffer, json_real_value(json));

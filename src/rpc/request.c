@@ -311,7 +311,7 @@ static int check_state(const struct rpc_server *server, const struct rpc_method 
 static int call_new(struct rpc_connection *connection, const struct request *request, const struct rpc_method *method,
                     struct rpc_call **ret)
 {
-    struct rpc_call *call = calloc(1, sizeof(*call));
+    struct rpc_call *call = malloc(sizeof(*call));
 
     if (!call)
         return -ENOMEM;

@@ -163,10 +163,11 @@ int rpc_connection_send(struct rpc_connection *connection, const json_t *message
 
 json_t *rpc_message_new(json_t *id)
 {
-    json_t *message = json_pack("{s:s}", "jsonrpc", "2.0");
+    json_t *message = json_object();
 
-    if (message && id)
-        json_object_set(message, "id", id);
+    json_object_set_new_nocheck(message, "jsonrpc", json_string_nocheck("2.0"));
+    if (id)
+        json_object_set_nocheck(message, "id", id);
     return message;
 }
 
