@@ -207,6 +207,8 @@ void build_controllers(struct build *b);
 void build_disks(struct build *b);
 void build_console(struct build *b);
 void build_channels(struct build *b);
+/* How many ports the channels' controller needs. */
+unsigned channel_ports(const struct build *b);
 void build_inputs(struct build *b);
 void build_graphics(struct build *b);
 void build_filesystems(struct build *b);

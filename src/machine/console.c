@@ -59,6 +59,20 @@ void build_console(struct build *b)
     build_firmware_log(b);
 }
 
+/* Ports of the channels' controller; 0 is a console's (QEMU: hw/char/virtio-serial-bus.c,
+ * virtser_port_device_realize()). */
+enum {
+    PORT_AGENT = 1,
+    PORT_METRICS = 2,
+};
+
+/* QEMU's default of 31 makes 64 queues: an eventfd for each, which every stop takes down and every cont makes again (a
+ * third of the time of either), and half a MiB of the guest's memory. */
+unsigned channel_ports(const struct build *b)
+{
+    return (b->devices->downward_metrics ? PORT_METRICS : PORT_AGENT) + 1;
+}
+
 static void channel(struct build *b, const struct node *at, unsigned number, const char *id, const char *role,
                     const char *file, const char *name)
 {
@@ -74,12 +88,12 @@ static void channel(struct build *b, const struct node *at, unsigned number, con
 
 void build_channels(struct build *b)
 {
-    channel(b, NULL, 1, "channel0", MACHINE_ROLE_AGENT, "agent.sock", "org.qemu.guest_agent.0");
+    channel(b, NULL, PORT_AGENT, "channel0", MACHINE_ROLE_AGENT, "agent.sock", "org.qemu.guest_agent.0");
     item(b, MACHINE_GROUP_CONSOLE, NULL, "channel0", "guest agent channel org.qemu.guest_agent.0",
          "always there: commands in the guest, its addresses, freezing its file systems");
     if (b->devices->downward_metrics) {
-        channel(b, b->devices->downward_metrics, 2, "channel1", MACHINE_ROLE_METRICS, "downward-metrics.sock",
-                "org.github.vhostmd.1");
+        channel(b, b->devices->downward_metrics, PORT_METRICS, "channel1", MACHINE_ROLE_METRICS,
+                "downward-metrics.sock", "org.github.vhostmd.1");
         item(b, MACHINE_GROUP_CONSOLE, b->devices->downward_metrics, "channel1",
              "downward metrics channel org.github.vhostmd.1", "downwardMetrics in the manifest");
     }

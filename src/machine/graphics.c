@@ -199,6 +199,7 @@ void build_controllers(struct build *b)
              b->devices->disable_hotplug == OPT_TRUE ? "a disk is on SCSI" : "volumes plugged in later come here");
     }
     device = virtio_new(b, NULL, "virtio-serial-pci", "virtio-serial0");
+    set_int(b, device, "max_ports", channel_ports(b));
     pci_add(b, device, virtio, NULL, "the channel controller", NULL);
     item(b, MACHINE_GROUP_CONSOLE, NULL, "virtio-serial0", "channel controller (virtio)",
          "the guest agent's channel needs it");
