@@ -229,8 +229,10 @@ int qmp_call_format(const struct qmp_call *options, struct call *call)
         strbuf_add_string(&b, ",\"arguments\":");
         qmp_json_write(&b, options->arguments, JSON_TEXT_COMPACT);
     }
-    if (call->has_id)
-        strbuf_printf(&b, ",\"id\":%llu", (unsigned long long)call->id);
+    if (call->has_id) {
+        strbuf_add_string(&b, ",\"id\":");
+        strbuf_add_integer(&b, (int64_t)call->id);
+    }
     /* not a byte behind one with fds: see may_send() */
     strbuf_add_string(&b, options->n_fds > 0 ? "}" : "}\n");
     call->length = b.length;

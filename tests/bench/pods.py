@@ -3,6 +3,7 @@
 
 The guests have 64 MiB and stay at -S (startStrategy: Paused). As many are started as the free memory allows, 100 at most.
 """
+import os
 import shutil
 import tempfile
 import time
@@ -27,6 +28,7 @@ def free_mib():
 
 def memory(pids):
     """{Pss, Private_Clean, Private_Dirty} of these processes together, MiB."""
+    os.sync()  # of programs that were just linked, what no disk has yet would count as dirty
     total = {"Pss": 0.0, "Private_Clean": 0.0, "Private_Dirty": 0.0}
     for pid in pids:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():

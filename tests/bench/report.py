@@ -104,12 +104,11 @@ def where_the_time_goes(result):
         f"the limit which no launcher can go below, and {100 * needs / pod['running']:.0f} % of the whole. What shortens it is under *floor*."]
 
 
-def verdict(budget):
-    """A budget may name its floor: what QEMU takes of the value by itself."""
+def verdict(budget, word="missed"):
+    """A budget may name its floor: what the value is with the least that could stand in our place, and what that is."""
     if budget["value"] <= budget["limit"]:
         return "met"
-    floor = budget.get("floor")
-    return "**missed**" if floor is None else f"**missed**; QEMU alone takes {floor:.1f}"
+    return "; ".join([word] + [f"{what}: {value:.3g}" for value, what in budget.get("floor", [])])
 
 
 def write(report, command):
@@ -122,7 +121,7 @@ def write(report, command):
     lines += ["", "## Budgets", "", "| figure | measured | limit | |", "|---|---|---|---|"]
     for result in report["results"]:
         lines += [
-            f"| {result['name']}: {b['name']} | {b['value']:.3f} | {b['limit']:.4g} | {verdict(b)} |" for b in result["budgets"]]
+            f"| {result['name']}: {b['name']} | {b['value']:.3f} | {b['limit']:.4g} | {verdict(b, '**missed**')} |" for b in result["budgets"]]
     for result in report["results"]:
         if result.get("timeline"):
             lines += where_the_time_goes(result)

@@ -12,6 +12,8 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
+from report import verdict, write
+
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parent.parent
 sys.path.insert(0, str(HERE))
@@ -66,9 +68,9 @@ def show(result):
         text = f"  {row['name']:{width}}  median {row['median']:9.2f}  min {row['min']:9.2f}  max {row['max']:9.2f} {row['unit']}"
         print(text)
     for budget in result["budgets"]:
-        met = budget["value"] <= budget["limit"]
-        text = f"  {budget['name']}: {budget['value']:.3f} (limit {budget['limit']:.4g}) {'met' if met else 'MISSED'}"
-        print(f"\033[31m{text}\033[0m" if not met and sys.stdout.isatty() else text)
+        said = verdict(budget, "MISSED")
+        text = f"  {budget['name']}: {budget['value']:.3f} (limit {budget['limit']:.4g}) {said}"
+        print(f"\033[31m{text}\033[0m" if said != "met" and sys.stdout.isatty() else text)
     for note in result.get("notes", []):
         print(f"  {note}")
 
@@ -105,8 +107,7 @@ def main():
         if not options.json:
             show(result)
     if options.write:
-        report_writer = importlib.import_module("report")
-        report_writer.write(report, command_line(report["results"], options))
+        write(report, command_line(report["results"], options))
     if options.json:
         print(json.dumps(report, indent=2))
     else:

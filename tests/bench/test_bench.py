@@ -64,7 +64,7 @@ def test_report_and_plots(tmp_path, monkeypatch):
         "name": "x", "what": "a & b", "notes": ["libvirt is not compared: missing it"],
         "rows": [{"name": "r", "unit": "ms", "median": 2, "min": 1, "max": 3}],
         "budgets": [{"name": "good", "value": 1, "limit": 2}, {"name": "bad", "value": 3, "limit": 2},
-                    {"name": "floored", "value": 3, "limit": 2, "floor": 2.75}],
+                    {"name": "floored", "value": 3, "limit": 2, "floor": [(2.75, "QEMU alone")]}],
         "timeline": {"pod": [["exec", 1.0], ["spawn", 2.0], ["greeting", 5.0], ["running", 10.0]],
                      "bare": [["main", 1.0], ["spawn", 1.5], ["greeting", 5.0], ["running", 8.5]]},
         "memory": [[1, 2.5], [10, 0.9]], "libvirtPss": 21.0, "latency": {"GetDomain <&>": [float(i) for i in range(1, 101)]},
@@ -72,7 +72,7 @@ def test_report_and_plots(tmp_path, monkeypatch):
     report.write({"environment": {"date": "today"}, "results": results}, "./dev bench --write")
     text = (tmp_path / "BENCHMARKS.md").read_text()
     assert "| x: bad | 3.000 | 2 | **missed** |" in text and "| x: good | 1.000 | 2 | met |" in text
-    assert "| x: floored | 3.000 | 2 | **missed**; QEMU alone takes 2.8 |" in text
+    assert "| x: floored | 3.000 | 2 | **missed**; QEMU alone: 2.75 |" in text
     assert "the same QEMU needs 7.0 ms" in text and "70 % of the whole" in text
     for name in ("start", "memory", "latency"):
         assert f"docs/bench/{name}.svg" in text

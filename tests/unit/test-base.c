@@ -60,6 +60,7 @@ static void test_arena(void **state)
 
 static void test_strbuf(void **state)
 {
+    static const int64_t integers[] = {0, 7, -1, 10, INT64_MAX, INT64_MIN};
     _cleanup_(strbuf_done) struct strbuf b = {0};
 
     assert_string_equal(strbuf_text(&b), "");
@@ -67,6 +68,12 @@ static void test_strbuf(void **state)
     assert_string_equal(strbuf_text(&b), "\"a\\\"\\\\\\n\\u0001\xc3\xa9\\ufffd\"");
     strbuf_consume(&b, 2);
     assert_int_equal(b.data[0], '\\');
+    strbuf_clear(&b);
+    for (size_t i = 0; i < ELEMENTSOF(integers); i++) {
+        strbuf_add_integer(&b, integers[i]);
+        strbuf_add_string(&b, " ");
+    }
+    assert_string_equal(strbuf_text(&b), "0 7 -1 10 9223372036854775807 -9223372036854775808 ");
 }
 
 static void test_base64(void **state)
