@@ -223,7 +223,7 @@ int qmp_call_format(const struct qmp_call *options, struct call *call)
 {
     struct strbuf b = {0};
 
-    strbuf_add_string(&b, options->out_of_band ? "{\"exec-oob\":" : "{\"execute\":");
+    strbuf_add_string(&b, options->out_of_band ? "{\"exec-oob\":" : QMP_EXECUTE);
     strbuf_add_json_string(&b, options->command);
     if (options->arguments) {
         strbuf_add_string(&b, ",\"arguments\":");

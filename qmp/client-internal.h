@@ -52,7 +52,8 @@ struct qmp_client {
     struct call_list queued, sent;
     size_t n_calls, in_flight, n_event_waits;
     uint64_t last_id, n_sent;
-    bool want_oob, oob, fds_in_flight, want_write, write_closed;
+    bool want_oob, oob, fds_in_flight, want_write, write_closed, begins_ahead;
+    size_t n_ahead; /* so many bytes of the next command's text are written */
     json_t *greeting;
     unsigned version;
     struct error *failure; /* found where no callback may be called; the deferred handler disconnects */
@@ -80,6 +81,8 @@ static inline bool qmp_call_is_sent(const struct call *call)
 /* factor: of the default deadline. The fds are the call's once this has succeeded. */
 int qmp_call_new(const struct qmp_call *options, uint64_t id, bool has_id, unsigned factor, struct call **ret);
 void qmp_call_free(struct call *call);
+/* What every in-band command's text begins with. */
+#define QMP_EXECUTE "{\"execute\":"
 /* Writes the text of the command. */
 int qmp_call_format(const struct qmp_call *options, struct call *call);
 void qmp_call_close_fds(struct call *call);
@@ -96,6 +99,8 @@ int qmp_client_watch_deadline(struct qmp_client *c, uint64_t deadline);
 int qmp_client_flush(struct qmp_client *c, struct error **ret_error);
 /* The same, and what cannot be sent to this monitor fails; a failure to write disconnects. */
 void qmp_client_write(struct qmp_client *c);
+/* For qmp_client_begin_ahead(). A failure to write shows at the next command. */
+void qmp_client_write_beginning(struct qmp_client *c);
 /* Writes at the end of this turn of the loop. */
 int qmp_client_schedule(struct qmp_client *c);
 

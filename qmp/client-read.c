@@ -349,6 +349,7 @@ int qmp_client_on_io(sd_event_source *s, int fd, uint32_t revents, void *userdat
         read_some(c);
     if (c->state != QMP_DISCONNECTED && !TAILQ_EMPTY(&c->queued))
         qmp_client_write(c);
+    qmp_client_write_beginning(c);
     qmp_client_unref(c);
     return 0;
 }

@@ -108,6 +108,10 @@ int qmp_client_flush(struct qmp_client *c, struct error **ret_error)
                 break;
             if (carries)
                 with_fds = call;
+            if (call->written == 0) {
+                call->written = c->n_ahead;
+                c->n_ahead = 0;
+            }
             iov[n++] = (struct iovec){call->text + call->written, call->length - call->written};
             total += call->length - call->written;
             in_flight += !call->out_of_band;
@@ -137,6 +141,20 @@ int qmp_client_flush(struct qmp_client *c, struct error **ret_error)
         }
     }
     return 0;
+}
+
+void qmp_client_write_beginning(struct qmp_client *c)
+{
+    static const char text[] = QMP_EXECUTE "\"";
+    struct iovec beginning = {(char *)text, sizeof(text) - 1};
+    ssize_t n;
+
+    if (!c->begins_ahead || c->oob || c->n_ahead > 0 || c->state != QMP_RUNNING || c->write_closed ||
+        c->in_flight > 0 || !TAILQ_EMPTY(&c->queued))
+        return;
+    n = send_batch(c, &beginning, 1, NULL);
+    if (n > 0)
+        c->n_ahead = (size_t)n;
 }
 
 /* Out-of-band calls go to a monitor that may not have it: told only now, because only now it is known. */

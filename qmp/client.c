@@ -162,6 +162,12 @@ int qmp_client_enable_oob(struct qmp_client *client)
     return 0;
 }
 
+void qmp_client_begin_ahead(struct qmp_client *client)
+{
+    client->begins_ahead = true;
+    qmp_client_write_beginning(client);
+}
+
 void qmp_client_set_timeout_factor(struct qmp_client *client, unsigned factor)
 {
     struct call *handshake = TAILQ_FIRST(&client->queued);

@@ -90,6 +90,10 @@ void qmp_client_set_timeout_factor(struct qmp_client *client, unsigned factor);
 /* Asks for out-of-band commands in the handshake; -EBUSY when the greeting has come. For who sends some: without them
  * QEMU reads a command when the one before it is answered, and nothing has to be held back on this side. */
 int qmp_client_enable_oob(struct qmp_client *client);
+/* Whenever no command is under way, the beginning that all of them have is written ahead of the next one: QEMU reads
+ * its monitor byte by byte, and so has read the half of a short command when it is asked for. A QEMU whose client
+ * leaves forgets what it had read. Not with out-of-band commands, which begin otherwise. */
+void qmp_client_begin_ahead(struct qmp_client *client);
 
 void qmp_client_set_event_handler(struct qmp_client *client, qmp_event_fn handler, void *userdata);
 /* Which events reach the handler: those whose name matches one of the patterns (fnmatch(3)) and no pattern that starts

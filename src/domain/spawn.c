@@ -208,6 +208,7 @@ int domain_connect(struct domain *d, struct error **ret_error)
     r = qmp_client_new(d->event, TAKE_FD(qmp), &d->qmp);
     if (r < 0)
         return error_errno(ret_error, r, "cannot watch the monitor");
+    qmp_client_begin_ahead(d->qmp);
     if (agent >= 0) {
         r = qga_client_new(d->event, TAKE_FD(agent), &d->agent);
         if (r < 0)
@@ -228,7 +229,10 @@ int domain_connect_monitor(struct domain *d, struct error **ret_error)
     qmp_client_free(d->qmp);
     d->qmp = NULL;
     r = qmp_client_new(d->event, fd, &d->qmp);
-    return r < 0 ? error_errno(ret_error, r, "cannot watch the monitor") : 0;
+    if (r < 0)
+        return error_errno(ret_error, r, "cannot watch the monitor");
+    qmp_client_begin_ahead(d->qmp);
+    return 0;
 }
 
 void domain_lengthen_backlogs(struct domain *d)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The least that can stand between a client and QEMU's monitor: it listens on one socket, connects to the other for its
- * one client, and passes on what comes from either. What a call takes more through it than without it, no launcher can
- * save. Without the events, as a launcher's client has only asked for an answer: an event would wake the client before
- * its answer comes.
+ * one client, and passes on what comes from either. What a call takes more through it than without it, a launcher can
+ * save only by what it has sent ahead. Without the events, as a launcher's client has only asked for an answer: an
+ * event would wake the client before its answer comes.
  *
  *   relay LISTEN CONNECT
  */

@@ -304,6 +304,78 @@ static void test_urgent(void **state)
     assert_int_equal(qmp_client_get_state(c), QMP_DISCONNECTED);
 }
 
+/* The bytes that have come, and no more. */
+static void expect_bytes(struct peer *p, const char *text)
+{
+    char bytes[256];
+    ssize_t n;
+
+    peer_settle(p);
+    n = recv(p->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+    if (n < 0)
+        n = 0;
+    assert_int_equal(n, strlen(text));
+    assert_memory_equal(bytes, text, (size_t)n);
+}
+
+/* The beginning of a command is there before it: once, when all others have their answers, also of one with fds; and it
+ * does not make a command that waits in the queue one that has been begun. */
+static void test_begin_ahead(void **state)
+{
+    _cleanup_peer_ struct peer p;
+    _cleanup_client_ struct qmp_client *c = peer_open(&p, GREETING, QMP_GREETING);
+    _cleanup_answer_ struct answer a = {0}, b = {0};
+    struct qmp_call call = {.command = "stop", .is_urgent = true, .callback = on_reply, .userdata = &a};
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    uint64_t id;
+
+    qmp_client_begin_ahead(c);
+    expect_bytes(&p, "");
+    peer_send(&p, GREETING);
+    expect_bytes(&p, "{\"execute\":\"qmp_capabilities\",\"id\":1}\n");
+    peer_send(&p, "{\"return\": {}, \"id\": 1}");
+    expect_bytes(&p, "{\"execute\":\"");
+    peer_send(&p, "{\"event\": \"RESUME\"}");
+    expect_bytes(&p, "");
+    qmp_client_call(c, &call, NULL);
+    expect_bytes(&p, "stop\"}\n");
+    peer_send(&p, "{\"event\": \"STOP\"}");
+    expect_bytes(&p, "");
+    qmp_client_invoke(c, "query-status", NULL, on_reply, &b);
+    expect_bytes(&p, "{\"execute\":\"query-status\",\"id\":3}\n");
+    peer_send(&p, "{\"return\": {}}");
+    assert_int_equal(a.count, 1);
+    expect_bytes(&p, "");
+    peer_send(&p, "{\"return\": {}, \"id\": 3}");
+    assert_int_equal(b.count, 1);
+    expect_bytes(&p, "{\"execute\":\"");
+    /* cancelled before it is sent: what is ahead is the next one's */
+    qmp_client_call(c, &(struct qmp_call){.command = "getfd", .fds = &fd, .n_fds = 1}, NULL);
+    expect_bytes(&p, "getfd\",\"id\":4}");
+    qmp_client_invoke(c, "one", NULL, NULL, NULL);
+    qmp_client_call(c, &(struct qmp_call){.command = "two"}, &id);
+    assert_return_code(qmp_client_cancel(c, id), 0);
+    peer_send(&p, "{\"return\": {}, \"id\": 4}");
+    expect_bytes(&p, "{\"execute\":\"one\",\"id\":5}\n");
+    peer_send(&p, "{\"return\": {}, \"id\": 5}");
+    expect_bytes(&p, "{\"execute\":\"");
+    qmp_client_call(c, &(struct qmp_call){.command = "a\"b"}, NULL);
+    expect_bytes(&p, "a\\\"b\",\"id\":7}\n");
+}
+
+/* Out-of-band commands begin otherwise. */
+static void test_begin_ahead_with_oob(void **state)
+{
+    _cleanup_peer_ struct peer p;
+    _cleanup_client_ struct qmp_client *c = peer_connect(&p, GREETING_OOB);
+
+    qmp_client_begin_ahead(c);
+    expect_bytes(&p, "");
+    qmp_client_invoke(c, "stop", NULL, NULL, NULL);
+    peer_printf(&p, "{\"return\": {}, \"id\": %lld}", peer_expect(&p, "stop"));
+    expect_bytes(&p, "");
+}
+
 /* device_del and its event: event behind the reply, before it, of another device, and the one that says no. */
 static void test_until_event(void **state)
 {
@@ -754,6 +826,8 @@ int main(void)
         cmocka_unit_test(test_handshake_deadline),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_urgent),
+        cmocka_unit_test(test_begin_ahead),
+        cmocka_unit_test(test_begin_ahead_with_oob),
         cmocka_unit_test(test_until_event),
         cmocka_unit_test(test_out_of_band),
         cmocka_unit_test(test_fds),
