@@ -242,6 +242,7 @@ int qmp_call_format(const struct qmp_call *options, struct call *call)
 
 int qmp_call_new(const struct qmp_call *o, uint64_t id, bool has_id, unsigned factor, struct call **ret)
 {
+    /* glibc's calloc() passes its cache of freed blocks by */
     _cleanup_(qmp_call_freep) struct call *call = malloc(sizeof(*call));
 
     if (!call)

@@ -60,8 +60,7 @@ void strbuf_add_string(struct strbuf *buffer, const char *text)
     strbuf_add(buffer, text, strlen(text));
 }
 
-/* Most of the numbers that are written are a few digits in JSON: printf() would touch some sixty cache lines for them.
- */
+/* Without printf(), which touches some sixty cache lines for a number in JSON. */
 void strbuf_add_integer(struct strbuf *buffer, int64_t value)
 {
     uint64_t left = value < 0 ? -(uint64_t)value : (uint64_t)value;

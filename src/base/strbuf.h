@@ -19,6 +19,7 @@ void strbuf_add(struct strbuf *buffer, const void *data, size_t length);
 void strbuf_add_string(struct strbuf *buffer, const char *text);
 void strbuf_printf(struct strbuf *buffer, const char *format, ...) _printf_(2, 3);
 void strbuf_vprintf(struct strbuf *buffer, const char *format, va_list ap) _printf_(2, 0);
+/* In decimal. */
 void strbuf_add_integer(struct strbuf *buffer, int64_t value);
 /* With quotes and escapes; bytes that are no UTF-8 become U+FFFD. */
 void strbuf_add_json_string(struct strbuf *buffer, const char *text);

@@ -12,10 +12,9 @@
 #define _cleanup_(f)         __attribute__((cleanup(f)))
 #define _printf_(fmt, first) __attribute__((format(printf, fmt, first)))
 #define _unused_             __attribute__((unused))
-/* What is called on a fault only: the compiler moves the paths to it out of the way of the usual ones. */
-#define _cold_         __attribute__((cold))
-#define _nonnull_(...) __attribute__((nonnull(__VA_ARGS__)))
-#define _warn_unused_  __attribute__((warn_unused_result))
+#define _cold_               __attribute__((cold)) /* called on a fault: paths to it lie apart from the usual ones */
+#define _nonnull_(...)       __attribute__((nonnull(__VA_ARGS__)))
+#define _warn_unused_        __attribute__((warn_unused_result))
 
 #define ELEMENTSOF(array) (sizeof(array) / sizeof((array)[0]))
 #define MIN(a, b)         ((a) < (b) ? (a) : (b))

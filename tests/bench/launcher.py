@@ -260,7 +260,7 @@ def measure(options):
         "budgets": [
             {"name": "exec to socket ready, ms, median", "value": median(readies), "limit": READY_LIMIT_MS},
             {"name": "Pause beside raw stop, ratio", "value": pause, "limit": PAUSE_LIMIT,
-             "floor": [(relay, "a relay that only passes answers on")]},
+             "floor": (relay, "a relay that only passes answers on")},
             {"name": "GetDomain beside raw query-status, ratio", "value": get, "limit": GET_LIMIT},
             *([] if names is None else
               [{"name": "QMP commands until the guest runs", "value": len(names) or 1e9, "limit": COMMANDS_LIMIT}]),

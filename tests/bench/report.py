@@ -108,7 +108,8 @@ def verdict(budget, word="missed"):
     """A budget may name its floor: what the value is with the least that could stand in our place, and what that is."""
     if budget["value"] <= budget["limit"]:
         return "met"
-    return "; ".join([word] + [f"{what}: {value:.3g}" for value, what in budget.get("floor", [])])
+    value, what = budget.get("floor", (None, None))
+    return word if what is None else f"{word}; {what}: {value:.3g}"
 
 
 def write(report, command):

@@ -64,7 +64,7 @@ def test_report_and_plots(tmp_path, monkeypatch):
         "name": "x", "what": "a & b", "notes": ["libvirt is not compared: missing it"],
         "rows": [{"name": "r", "unit": "ms", "median": 2, "min": 1, "max": 3}],
         "budgets": [{"name": "good", "value": 1, "limit": 2}, {"name": "bad", "value": 3, "limit": 2},
-                    {"name": "floored", "value": 3, "limit": 2, "floor": [(2.75, "QEMU alone")]}],
+                    {"name": "floored", "value": 3, "limit": 2, "floor": (2.75, "QEMU alone")}],
         "timeline": {"pod": [["exec", 1.0], ["spawn", 2.0], ["greeting", 5.0], ["running", 10.0]],
                      "bare": [["main", 1.0], ["spawn", 1.5], ["greeting", 5.0], ["running", 8.5]]},
         "memory": [[1, 2.5], [10, 0.9]], "libvirtPss": 21.0, "latency": {"GetDomain <&>": [float(i) for i in range(1, 101)]},

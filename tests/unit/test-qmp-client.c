@@ -349,7 +349,7 @@ static void test_begin_ahead(void **state)
     peer_send(&p, "{\"return\": {}, \"id\": 3}");
     assert_int_equal(b.count, 1);
     expect_bytes(&p, "{\"execute\":\"");
-    /* cancelled before it is sent: what is ahead is the next one's */
+    /* behind one with fds two wait, and one of them is cancelled: nothing of it was written */
     qmp_client_call(c, &(struct qmp_call){.command = "getfd", .fds = &fd, .n_fds = 1}, NULL);
     expect_bytes(&p, "getfd\",\"id\":4}");
     qmp_client_invoke(c, "one", NULL, NULL, NULL);
